@@ -1,0 +1,161 @@
+"""What a runtime can do: run functions on workers, keep shards resident on them, extract features, train.
+
+Ray is one runtime and this process is another; nothing outside this room asks which one it has. Every function handed
+to a runtime is a module-level function that is pure, or commits idempotently, because it may run twice.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from alray.config import Config
+
+FAN_IN = 16
+"""Parts merged by one step of a tree. On Ray the cost of a call dominates: wide trees win (8 to 16 measured best)."""
+
+
+class RuntimeConfig(Config):
+    """How work is run."""
+
+    name: Literal["ray", "local"] = "ray"
+    address: str | None = None  # of a running Ray cluster; none starts one on this machine
+    workers: int = Field(2, ge=1, le=4096)  # shard actors, and workers of a training run
+    deadline_s: float = Field(1800.0, gt=0)  # seconds without any call finishing before a stage is given up
+    max_restarts: int = Field(8, ge=0)  # times that a lost worker is replaced within one stage
+    object_store_bytes: int = Field(2**30, ge=80 * 2**20)  # of a cluster that alray starts itself
+    insecure: bool = False  # join a cluster beyond loopback without a token
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a stage holds while it runs: the multiplier of its wall seconds."""
+
+    cpus: float
+    gpus: float = 0.0
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """Turn chunks of pictures into part files: decode on CPU workers, embed on an actor pool, write.
+
+    `decode(chunk)` returns named arrays; `embedder()` is called once per actor and returns a function from those
+    arrays to named arrays; `write(chunk, arrays)` commits one chunk idempotently.
+    """
+
+    chunks: Sequence[Any]
+    decode: Callable[[Any], dict[str, np.ndarray]]
+    embedder: Callable[[], Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]]
+    write: Callable[[Any, dict[str, np.ndarray]], None]
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """The end of a training run: last metrics, the metrics of every epoch, and the committed checkpoint's folder."""
+
+    metrics: dict[str, Any]
+    history: list[dict[str, Any]] = field(default_factory=list)
+    checkpoint: str | None = None
+
+
+class Worker(ABC):
+    """What a training loop sees of the runtime: its rank, its device, and the way to commit an epoch."""
+
+    rank: int
+    world: int
+    device: torch.device
+
+    @abstractmethod
+    def resume(self) -> AbstractContextManager[Path | None]:
+        """Yield a local folder that holds the last committed checkpoint, or None at the start."""
+
+    @abstractmethod
+    def report(self, metrics: dict[str, Any], save: Callable[[Path], None] | None = None) -> None:
+        """Commit an epoch: when this returns, the checkpoint that `save(folder)` wrote on rank 0 is durable."""
+
+    @abstractmethod
+    def wrap(self, module: torch.nn.Module) -> torch.nn.Module:
+        """Return the module on this worker's device, its gradients averaged over all workers."""
+
+
+class Held(ABC):
+    """Shards resident on workers. Results come in shard order, whatever ran where."""
+
+    @abstractmethod
+    def map(self, fn: Callable[..., Any], *args: Any) -> list[Any]:
+        """Return `fn(state, *args)` of every shard."""
+
+    @abstractmethod
+    def reduce(self, fn: Callable[..., Any], merge: Callable[[list[Any]], Any], *args: Any) -> Any:
+        """Return the `merge` of `fn(state, *args)` over all shards, in a tree whose shape only the shards decide."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let the shards go."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Runtime(ABC):
+    """Where work is run. Use it as a context manager; `close` gives back what it holds."""
+
+    name: str
+    workers: int
+    hardware: str
+    resources: Resources
+
+    @abstractmethod
+    def call(self, fn: Callable[..., Any], *args: Any, stage: str) -> Any:
+        """Return `fn(*args)`, run once on one worker, on one thread."""
+
+    @abstractmethod
+    def map(self, fn: Callable[..., Any], items: Sequence[Any], *args: Any, stage: str) -> list[Any]:
+        """Return `fn(item, *args)` of every item, in order, bounded in flight."""
+
+    @abstractmethod
+    def hold(self, load: Callable[[Any], Any], specs: Sequence[Any], *, stage: str) -> Held:
+        """Make shards resident: `load(spec)` builds one's state on its worker, and again on another after a loss."""
+
+    @abstractmethod
+    def extract(self, job: Extraction, *, stage: str) -> None:
+        """Run an extraction to its end."""
+
+    @abstractmethod
+    def train(
+        self,
+        loop: Callable[[dict[str, Any], Worker], None],
+        config: dict[str, Any],
+        *,
+        workers: int,
+        name: str,
+        folder: str,
+        max_failures: int = 2,
+    ) -> TrainResult:
+        """Run `loop(config, worker)` on `workers` processes; the same name and folder resume a run that was cut."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give back what the runtime holds."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,88 @@
+"""The in-process runtime: shards in order, on one thread. A real way to run alray, with the same answers as Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from alray.log import progress
+from alray.runtime.base import FAN_IN, Extraction, Held, Resources, Runtime, TrainResult, Worker
+from alray.runtime.threads import one_thread
+
+
+class LocalHeld(Held):
+    """Shards resident in this process."""
+
+    def __init__(self, load: Callable[[Any], Any], specs: Sequence[Any], stage: str) -> None:
+        self._load, self._specs, self._stage = load, specs, stage
+        self._states: dict[int, Any] = {}
+
+    def map(self, fn: Callable[..., Any], *args: Any) -> list[Any]:
+        with one_thread():
+            return [fn(self._state(i), *args) for i in self._each()]
+
+    def reduce(self, fn: Callable[..., Any], merge: Callable[[list[Any]], Any], *args: Any) -> Any:
+        parts = self.map(fn, *args)
+        with one_thread():
+            while len(parts) > 1:
+                parts = [merge(parts[i : i + FAN_IN]) for i in range(0, len(parts), FAN_IN)]
+            return parts[0]
+
+    def close(self) -> None:
+        self._states.clear()
+
+    def _each(self) -> Any:
+        return progress(range(len(self._specs)), len(self._specs), self._stage)
+
+    def _state(self, number: int) -> Any:
+        if number not in self._states:
+            self._states[number] = self._load(self._specs[number])
+        return self._states[number]
+
+
+class LocalRuntime(Runtime):
+    """Run everything here and now."""
+
+    name = "local"
+    workers = 1
+
+    def __init__(self) -> None:
+        self.hardware = "cuda" if torch.cuda.is_available() else "cpu"
+        self.resources = Resources(cpus=1.0, gpus=float(torch.cuda.is_available()))
+
+    def call(self, fn: Callable[..., Any], *args: Any, stage: str) -> Any:
+        with one_thread():
+            return fn(*args)
+
+    def map(self, fn: Callable[..., Any], items: Sequence[Any], *args: Any, stage: str) -> list[Any]:
+        with one_thread():
+            return [fn(item, *args) for item in progress(items, len(items), stage)]
+
+    def hold(self, load: Callable[[Any], Any], specs: Sequence[Any], *, stage: str) -> LocalHeld:
+        return LocalHeld(load, specs, stage)
+
+    def extract(self, job: Extraction, *, stage: str) -> None:
+        with one_thread():
+            embed = job.embedder()
+            for chunk in progress(job.chunks, len(job.chunks), stage):
+                job.write(chunk, embed(job.decode(chunk)))
+
+    def train(
+        self,
+        loop: Callable[[dict[str, Any], Worker], None],
+        config: dict[str, Any],
+        *,
+        workers: int,
+        name: str,
+        folder: str,
+        max_failures: int = 2,
+    ) -> TrainResult:
+        from alray.runtime.local_train import train
+
+        with one_thread():
+            return train(loop, config, name=name, folder=folder)
+
+    def close(self) -> None:
+        """Nothing is held."""
