@@ -32,7 +32,7 @@ class Budget(Config):
     total: int | None = Field(None, ge=1)
 
 
-METHODS = config.family(Method, {"margin": Margin, "alfa": Alfa}, hint=lambda n: "Nearest is `margin`." if n == "bvsb" else "")
+METHODS = config.family(Method, {"margin": Margin, "alfa": Alfa}, hint={"bvsb": "Nearest is `margin`."}.get)
 
 
 class Settings(Config):
@@ -72,7 +72,11 @@ def written(folder: Path, text: str) -> str:
 
 def test_all_mistakes_are_reported_at_once_by_path() -> None:
     with pytest.raises(ConfigError) as caught:
-        config.parse({"seeed": 1, "strategy": "marign", "budget": {"per_round": 0, "totl": 5}}, Settings, source="c.yaml")
+        config.parse(
+            {"seeed": 1, "strategy": "marign", "budget": {"per_round": 0, "totl": 5}},
+            Settings,
+            source="c.yaml",
+        )
     assert str(caught.value).splitlines() == [
         "c.yaml has 5 mistakes:",
         "  run: missing (expected text)",
@@ -92,25 +96,31 @@ def test_all_mistakes_are_reported_at_once_by_path() -> None:
         ({"rate": False}, "rate: is false (expected a finite number)"),
         ({"rate": float("nan")}, "rate: is nan (expected a finite number)"),
         ({"rate": float("inf")}, "rate: is inf (expected a finite number)"),
-        ({"sizes": [1, True]}, "sizes: is [1, True] (expected a list of whole number)"),
+        ({"sizes": [1, True]}, "sizes: is [1, True] (expected a list of whole numbers)"),
         ({"sizes": [1, "a"]}, "sizes[1]: is 'a' (expected a whole number)"),
-        ({"path": 3}, "path: is 3 (expected text or a list of text)"),
-        ({"classes": "cat"}, "classes: is 'cat' (expected a list of text or nothing)"),
-        ({"classes": ["cat", False]}, "classes[1]: is False (expected text)"),
+        ({"path": 3}, "path: is 3 (expected text or a list of texts)"),
+        ({"classes": "cat"}, "classes: is 'cat' (expected a list of texts or nothing)"),
+        ({"classes": ["cat", False]}, "classes: is ['cat', False] (expected a list of texts or nothing)"),
         ({"regime": "asvq"}, "regime: is 'asvq' (expected one of standard, asvp) Did you mean `asvp`?"),
         ({"budget": 3}, "budget: is 3 (expected a section with `per_round`, `total`)"),
-        ({"budget": {"per_round": 1, "total": True}}, "budget.total: is true (expected a whole number or nothing, 1 or more)"),
+        (
+            {"budget": {"per_round": 1, "total": True}},
+            "budget.total: is true (expected a whole number or nothing, 1 or more)",
+        ),
         ({"run": "a b"}, "run: Run 'a b' has a space. Take it out of `run`."),
         ({"strategy": {"name": "alfa", "epz": 1}}, "strategy.epz: unknown key. Did you mean `eps`?"),
         ({"strategy": {"name": "alfa", "eps": 0}}, "strategy.eps: is 0 (expected a finite number, above 0)"),
         ({"strategy": {"name": "margin", "zzzz": 1}}, "strategy.zzzz: unknown key (expected `name`)"),
         ({"strategy": {"eps": 1}}, "strategy: has no `name` (expected one of alfa, margin)"),
         ({"strategy": 7}, "strategy: unknown name 7 (expected one of alfa, margin)"),
-        ({"strategy": "bvsb"}, "strategy: unknown name 'bvsb' (expected one of alfa, margin) Nearest is `margin`."),
+        (
+            {"strategy": "bvsb"},
+            "strategy: unknown name 'bvsb' (expected one of alfa, margin) Nearest is `margin`.",
+        ),
     ],
 )
 def test_a_mistake_names_its_path_value_and_what_was_expected(raw: dict[str, Any], line: str) -> None:
-    assert mistakes({**GOOD, **raw}) == [line.replace("False", "false") if "classes[1]" in line else line]
+    assert mistakes({**GOOD, **raw}) == [line]
 
 
 @pytest.mark.parametrize(
@@ -136,8 +146,11 @@ def test_overrides_and_fields_are_reported_together() -> None:
 
 
 def test_overrides_are_yaml_and_reach_into_a_member_given_by_name() -> None:
-    got = config.parse({**GOOD, "strategy": "alfa"}, Settings,
-                       overrides=["strategy.eps=1e-2", "budget.total=5", "classes=[a, b]", "path=x=y"])
+    got = config.parse(
+        {**GOOD, "strategy": "alfa"},
+        Settings,
+        overrides=["strategy.eps=1e-2", "budget.total=5", "classes=[a, b]", "path=x=y"],
+    )
     assert got.strategy == Alfa(eps=0.01)
     assert (got.budget.total, got.classes, got.path) == (5, ["a", "b"], "x=y")
 
@@ -173,9 +186,11 @@ def test_a_family_builds_by_name_by_mapping_and_from_an_instance() -> None:
     ("value", "text"),
     [
         ("marg", "strategy: unknown name 'marg' (expected one of alfa, margin) Did you mean `margin`?"),
-        ({"name": "alfa", "eps": -1, "n": 1},
-         "`strategy` has mistakes:\n  strategy.eps: is -1 (expected a finite number, above 0)\n"
-         "  strategy.n: unknown key (expected `name`, `eps`, `draws`)"),
+        (
+            {"name": "alfa", "eps": -1, "n": 1},
+            "`strategy` has mistakes:\n  strategy.eps: is -1 (expected a finite number, above 0)\n"
+            "  strategy.n: unknown key (expected `name`, `eps`, `draws`)",
+        ),
     ],
 )
 def test_a_family_says_what_is_wrong(value: object, text: str) -> None:
@@ -187,7 +202,10 @@ def test_a_family_says_what_is_wrong(value: object, text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a: [1", "is not YAML that alray reads: line 1, column 6: expected ',' or ']', but got '<stream end>'."),
+        (
+            "a: [1",
+            "is not YAML that alray reads: line 1, column 6: expected ',' or ']', but got '<stream end>'.",
+        ),
         ("- 1\n- 2\n", "holds a list at its top level; expected `key: value` settings."),
         ("", "holds nothing at its top level; expected `key: value` settings."),
         ("hello", "holds 'hello' at its top level; expected `key: value` settings."),

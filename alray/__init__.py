@@ -1,0 +1,1 @@
+"""alray: which pictures to pay to label next, and what that buys."""
