@@ -103,8 +103,9 @@ class Family(Choice, Generic[C]):
         members: Members[C] | Callable[[], Members[C]],
         tag: str,
         hint: Callable[[str], str | None] | None,
+        aliases: Mapping[str, str],
     ) -> None:
-        self.base, self._members, self.tag, self._hint = base, members, tag, hint
+        self.base, self._members, self.tag, self._hint, self._aliases = base, members, tag, hint, aliases
 
     @property
     def members(self) -> Members[C]:
@@ -136,8 +137,12 @@ class Family(Choice, Generic[C]):
         """Return what may be given, in words."""
         return "one of " + ", ".join(sorted(self.members))
 
-    def _member(self, value: object) -> type[C]:
+    def _named(self, value: object) -> object:
         name = value.get(self.tag) if isinstance(value, Mapping) else value
+        return self._aliases.get(name, name) if isinstance(name, str) else name
+
+    def _member(self, value: object) -> type[C]:
+        name = self._named(value)
         if isinstance(name, str) and name in self.members:
             return self.members[name]
         if isinstance(value, Mapping) and self.tag not in value:
@@ -153,8 +158,9 @@ class Family(Choice, Generic[C]):
             return value
         member = self._member(value)
         fields = dict(value) if isinstance(value, Mapping) else {}
-        if self.tag not in member.model_fields:
-            fields.pop(self.tag, None)
+        fields.pop(self.tag, None)
+        if self.tag in member.model_fields:
+            fields[self.tag] = self._named(value)
         return member.model_validate(fields)
 
     def _dump(self, value: C) -> dict[str, Any]:
@@ -173,14 +179,16 @@ def family(
     *,
     tag: str = "name",
     hint: Callable[[str], str | None] | None = None,
+    aliases: Mapping[str, str] | None = None,
 ) -> Family[C]:
     """Return the family of `members` of `base`, each chosen by its name under the key `tag`.
 
     As a field: `strategy: Annotated[Strategy, family(Strategy, members)]` takes `{name: margin, …}` or just
     `margin`. By hand: `family(Strategy, members).build("margin")`. `members` may be a function, called when a
-    value is read; `hint(name)` may say more about an unknown name than the nearest one.
+    value is read; `hint(name)` may say more about an unknown name than the nearest one; `aliases` are other names of
+    members, accepted but not listed.
     """
-    return Family(base, members, tag, hint)
+    return Family(base, members, tag, hint, aliases or {})
 
 
 # Reading

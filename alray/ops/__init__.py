@@ -1,0 +1,1 @@
+"""Maths on bare tensors: no classes, no files, no randomness of its own."""

@@ -1,0 +1,270 @@
+"""The Ray runtime: shards resident on actors, calls bounded in flight, a lost worker's calls replayed elsewhere."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import ray
+from ray.exceptions import (
+    ObjectLostError,
+    ObjectReconstructionFailedError,
+    OutOfMemoryError,
+    RayActorError,
+    RaySystemError,
+    RayTaskError,
+    WorkerCrashedError,
+)
+
+from alray import storage
+from alray.errors import AlrayError, RuntimeFailure
+from alray.log import progress
+from alray.runtime import ray_cluster
+from alray.runtime.base import FAN_IN, Extraction, Held, Resources, Runtime, RuntimeConfig, TrainResult, Worker
+from alray.runtime.threads import one_thread
+
+log = logging.getLogger(__name__)
+
+WORKER_LOST = (RayActorError, WorkerCrashedError, OutOfMemoryError, RaySystemError)
+"""The worker went away: its calls are replayed. An exception of the function itself is not among them."""
+
+PART_LOST = (ObjectLostError, ObjectReconstructionFailedError)
+"""A result went away with the node that stored it."""
+
+IN_FLIGHT = 2
+"""Calls queued per worker: one runs while the next waits, and a loss costs two replays at most."""
+
+
+class Host:
+    """An actor that keeps shards resident. It is built from nothing but a function's name, so that it can restart."""
+
+    def __init__(self, load: Callable[[Any], Any] | None) -> None:
+        self._load = load
+        self._states: dict[int, Any] = {}
+
+    def run(self, number: int, spec: Any, fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+        with one_thread():
+            if number not in self._states:
+                assert self._load is not None
+                self._states[number] = self._load(spec)
+            return fn(self._states[number], *args)
+
+    def run_part(self, number: int, spec: Any, fn: Callable[..., Any], args: tuple[Any, ...]) -> tuple[bool, Any]:
+        """As `run`; the first of the two results tells the driver that it worked, so that it need not fetch the second."""
+        return True, self.run(number, spec, fn, args)
+
+    def merge_parts(self, merge: Callable[[list[Any]], Any], *parts: Any) -> tuple[bool, Any]:
+        with one_thread():
+            return True, merge(list(parts))
+
+def _task(fn: Callable[..., Any], args: tuple[Any, ...], *first: Any) -> Any:
+    with one_thread():
+        return fn(*first, *args)
+
+class RayRuntime(Runtime):
+    """Run on Ray: a cluster of its own on this machine, or the one at `runtime.address`."""
+
+    name = "ray"
+
+    def __init__(self, config: RuntimeConfig) -> None:
+        self.config, self.workers = config, config.workers
+        self._owned = ray_cluster.join(config)
+        gpus = float(ray.cluster_resources().get("GPU", 0.0))
+        self.hardware = "cuda" if gpus else "cpu"
+        self.gpus_per_worker = min(1.0, gpus / config.workers)
+        self.resources = Resources(cpus=float(config.workers), gpus=min(gpus, float(config.workers)))
+
+    def options(self) -> dict[str, Any]:
+        """Return what every worker asks for: one CPU, its share of the GPUs, and the storage settings."""
+        asked: dict[str, Any] = {"num_cpus": 1, "scheduling_strategy": "SPREAD"}
+        if self.gpus_per_worker:
+            asked["num_gpus"] = self.gpus_per_worker
+        if environment := storage.environment():
+            asked["runtime_env"] = {"env_vars": environment}
+        return asked
+
+    def call(self, fn: Callable[..., Any], *args: Any, stage: str) -> Any:
+        return self._tasks(fn, [()], args, stage)[0]
+
+    def map(self, fn: Callable[..., Any], items: Sequence[Any], *args: Any, stage: str) -> list[Any]:
+        return self._tasks(fn, [(item,) for item in items], args, stage)
+
+    def _tasks(self, fn: Callable[..., Any], firsts: list[tuple[Any, ...]], args: tuple[Any, ...], stage: str) -> list[Any]:
+        task = ray.remote(_task).options(max_retries=0, **self.options())
+        shared = ray.put(args)
+        drive = Drive(self.config, stage, width=self.workers)
+        return drive.results(len(firsts), lambda i, _: task.remote(fn, shared, *firsts[i]))
+
+    def hold(self, load: Callable[[Any], Any], specs: Sequence[Any], *, stage: str) -> RayHeld:
+        return RayHeld(self, load, specs, stage)
+
+    def extract(self, job: Extraction, *, stage: str) -> None:
+        from alray.runtime.ray_data import extract
+
+        extract(job, self, stage=stage)
+
+    def train(
+        self,
+        loop: Callable[[dict[str, Any], Worker], None],
+        config: dict[str, Any],
+        *,
+        workers: int,
+        name: str,
+        folder: str,
+        max_failures: int = 2,
+    ) -> TrainResult:
+        from alray.runtime.ray_train import train
+
+        return train(loop, config, workers=workers, name=name, folder=folder, max_failures=max_failures)
+
+    def close(self) -> None:
+        if self._owned and ray.is_initialized():
+            ray.shutdown()
+
+class RayHeld(Held):
+    """Shards resident on actors: shard i lives on actor i modulo their number, until that actor is lost."""
+
+    def __init__(self, runtime: RayRuntime, load: Callable[[Any], Any], specs: Sequence[Any], stage: str) -> None:
+        self._runtime, self._load, self._specs, self._stage = runtime, load, specs, stage
+        self._actors = [self._actor() for _ in range(min(runtime.workers, len(specs)))]
+
+    def map(self, fn: Callable[..., Any], *args: Any) -> list[Any]:
+        shared = ray.put(args)
+
+        def submit(i: int, slot: int) -> Any:
+            return self._actors[slot].run.remote(i, self._specs[i], fn, shared)
+
+        return self._drive().results(len(self._specs), submit)
+
+    def reduce(self, fn: Callable[..., Any], merge: Callable[[list[Any]], Any], *args: Any) -> Any:
+        for attempt in itertools.count():
+            try:
+                return self._reduce(fn, merge, args)
+            except PART_LOST as error:
+                if attempt >= self._runtime.config.max_restarts:
+                    raise RuntimeFailure(f"{self._stage}: parts were lost {attempt + 1} times: {error}") from error
+                log.warning("%s: a part was lost with its node; computing the parts again", self._stage)
+
+    def close(self) -> None:
+        for actor in self._actors:
+            ray.kill(actor)
+        self._actors = []
+
+    def _reduce(self, fn: Callable[..., Any], merge: Callable[[list[Any]], Any], args: tuple[Any, ...]) -> Any:
+        shared = ray.put(args)
+
+        def leaf(i: int, slot: int) -> Any:
+            return self._actors[slot].run_part.options(num_returns=2).remote(i, self._specs[i], fn, shared)
+
+        parts = self._drive().parts(len(self._specs), leaf)
+        while len(parts) > 1:
+            groups = [parts[i : i + FAN_IN] for i in range(0, len(parts), FAN_IN)]
+
+            def node(i: int, slot: int, groups: list[list[Any]] = groups) -> Any:
+                return self._actors[slot].merge_parts.options(num_returns=2).remote(merge, *groups[i])
+
+            parts = self._drive().parts(len(groups), node)
+        return ray.get(parts[0], timeout=self._runtime.config.deadline_s)
+
+    def _drive(self) -> Drive:
+        return Drive(self._runtime.config, self._stage, width=len(self._actors), replace=self._replace)
+
+    def _actor(self) -> Any:
+        return ray.remote(Host).options(**self._runtime.options()).remote(self._load)
+
+    def _replace(self, slot: int) -> None:
+        """Put a fresh actor in a lost one's place; it loads its shards when they are next asked for."""
+        ray.kill(self._actors[slot])  # it may be alive behind a cut link: then it must not hold the memory
+        self._actors[slot] = self._actor()
+
+
+class Drive:
+    """Submit numbered calls to slots, few in flight, wait with a deadline, and replay what was lost.
+
+    Call i belongs to slot i modulo the width, and stays in its queue when that slot's worker is replaced.
+    """
+
+    def __init__(
+        self, config: RuntimeConfig, stage: str, *, width: int, replace: Callable[[int], None] | None = None
+    ) -> None:
+        self._config, self._stage, self._width, self._replace = config, stage, width, replace
+        self._losses = 0
+
+    def results(self, count: int, submit: Callable[[int, int], Any]) -> list[Any]:
+        """Return the results of calls 0 … count − 1; `submit(call, slot)` returns one reference."""
+        return self._run(count, submit, lambda ref, value: value)
+
+    def parts(self, count: int, submit: Callable[[int, int], Any]) -> list[Any]:
+        """Return references to the results, which stay where they are; `submit` returns (a sign, the result)."""
+        kept: dict[Any, Any] = {}
+
+        def signs(i: int, slot: int) -> Any:
+            sign, part = submit(i, slot)
+            kept[sign] = part
+            return sign
+
+        return self._run(count, signs, lambda ref, value: kept[ref])
+
+    def _run(self, count: int, submit: Callable[[int, int], Any], keep: Callable[[Any, Any], Any]) -> list[Any]:
+        queues = [deque(range(slot, count, self._width)) for slot in range(self._width)]
+        flying: dict[Any, tuple[int, int]] = {}
+        done: list[Any] = [None] * count
+        for _ in progress(range(count), count, self._stage):
+            finished = False
+            while not finished:
+                self._submit(queues, flying, submit)
+                ref = self._wait(flying)
+                number, slot = flying.pop(ref)
+                try:
+                    done[number] = keep(ref, ray.get(ref, timeout=self._config.deadline_s))
+                    finished = True
+                except WORKER_LOST as error:
+                    self._lost(number, error)
+                    self._requeue(number, slot, queues, flying)
+                except RayTaskError as error:
+                    raise self._cause(error, number) from error
+        return done
+
+    def _submit(self, queues: list[deque[int]], flying: dict[Any, tuple[int, int]], submit: Callable[[int, int], Any]) -> None:
+        for slot, queue in enumerate(queues):
+            busy = sum(s == slot for _, s in flying.values())
+            for _ in range(min(len(queue), IN_FLIGHT - busy)):
+                number = queue.popleft()
+                flying[submit(number, slot)] = (number, slot)
+
+    def _requeue(self, number: int, slot: int, queues: list[deque[int]], flying: dict[Any, tuple[int, int]]) -> None:
+        """Put back the lost call and all that were queued behind it on the same worker, and replace that worker."""
+        if self._replace is None:
+            queues[slot].appendleft(number)
+            return
+        behind = [ref for ref, (_, s) in flying.items() if s == slot]
+        queues[slot].extendleft(sorted([number, *(flying.pop(ref)[0] for ref in behind)], reverse=True))
+        self._replace(slot)
+
+    def _wait(self, flying: dict[Any, tuple[int, int]]) -> Any:
+        ready, _ = ray.wait(list(flying), num_returns=1, timeout=self._config.deadline_s, fetch_local=False)
+        if ready:
+            return ready[0]
+        raise RuntimeFailure(
+            f"{self._stage}: no call finished within `runtime.deadline_s` = {self._config.deadline_s:g} s; still out: "
+            f"{sorted(number for number, _ in flying.values())}. A worker hangs, or the cluster "
+            f"({ray.cluster_resources().get('CPU', 0):g} CPUs) has no room for {self._width} workers. "
+            "Run the same command again once it has."
+        )
+
+    def _lost(self, number: int, error: Exception) -> None:
+        self._losses += 1
+        log.warning("%s: worker lost at shard %d (%s); replaying", self._stage, number, type(error).__name__)
+        if self._losses > self._config.max_restarts:
+            raise RuntimeFailure(
+                f"{self._stage}: workers were lost {self._losses} times, the last at shard {number}: {error}. "
+                "Give each worker more memory, or raise `runtime.max_restarts`."
+            ) from error
+
+    def _cause(self, error: RayTaskError, number: int) -> Exception:
+        if isinstance(error.cause, AlrayError):
+            return error.cause
+        return RuntimeFailure(f"{self._stage}: shard {number} failed: {error}")

@@ -1,0 +1,109 @@
+"""Start a Ray cluster on this machine, or join one, with its doors shut.
+
+Ray 2.60 writes a world-readable token into the home folder, sends usage statistics and listens on every address unless
+it is told otherwise; it is told otherwise here, before it is imported (decision 29, design §9).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import os
+import secrets
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from alray.errors import ConfigError, RuntimeFailure
+from alray.runtime.base import RuntimeConfig
+
+log = logging.getLogger(__name__)
+
+
+def state_folder() -> Path:
+    """Return alray's own state folder (XDG), made 0700; a temporary one where the home cannot be written."""
+    home = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+    folder = home / "alray"
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError:
+        folder = Path(tempfile.gettempdir()) / f"alray-{os.getuid()}"
+        folder.mkdir(exist_ok=True, mode=0o700)
+        if folder.stat().st_uid != os.getuid():
+            raise RuntimeFailure(f"`{folder}` belongs to another user. Set XDG_STATE_HOME to a folder of yours.") from None
+    return folder
+
+
+def token_file() -> Path:
+    """Return the file of the token that local clusters share, written 0600 on first use."""
+    path = state_folder() / "ray-token"
+    if not path.exists():
+        temporary = path.with_name(f".{path.name}-{os.getpid()}")
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(handle, "w") as out:
+            out.write(secrets.token_hex(32))
+        try:
+            os.link(temporary, path)  # the first of two drivers wins, the other reads its token
+        except FileExistsError:
+            log.debug("another driver wrote %s first", path)
+        finally:
+            temporary.unlink()
+    return path
+
+
+def is_loopback(address: str) -> bool:
+    """Say whether an address (`host`, `host:port`, `ray://host:port`) is this machine's own loopback."""
+    host = address.removeprefix("ray://").rsplit(":", 1)[0].strip("[]")
+    if host in ("localhost", "local"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def prepare_environment(config: RuntimeConfig) -> None:
+    """Set what Ray reads from the environment; must run before `import ray`. What the user has set stays."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")  # a report waits for this poll
+    # A silent network cut otherwise hangs a wait for minutes.
+    os.environ.setdefault("RAY_grpc_client_keepalive_time_ms", "5000")
+    os.environ.setdefault("RAY_grpc_client_keepalive_timeout_ms", "5000")
+    if config.address is None:
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # every socket on loopback
+        if "RAY_AUTH_MODE" not in os.environ:
+            os.environ["RAY_AUTH_MODE"] = "token"
+            if "RAY_AUTH_TOKEN" not in os.environ:
+                os.environ.setdefault("RAY_AUTH_TOKEN_PATH", str(token_file()))
+    elif os.environ.get("RAY_AUTH_MODE") != "token" and not is_loopback(config.address) and not config.insecure:
+        raise ConfigError(
+            f"`runtime.address` is {config.address!r}, beyond loopback, and RAY_AUTH_MODE is not `token`: anyone who "
+            "reaches that cluster could run code on it. Start it with token authentication and set RAY_AUTH_MODE=token "
+            "and RAY_AUTH_TOKEN_PATH, or set `runtime.insecure=true` if its network is closed."
+        )
+
+
+def join(config: RuntimeConfig) -> bool:
+    """Connect this process to a cluster and return whether alray started it (and must stop it)."""
+    prepare_environment(config)
+    import ray
+
+    if ray.is_initialized():
+        return False
+    settings: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "namespace": "alray"}
+    if config.address is None:
+        # Logical CPUs: a head room of two beyond the workers, or a pool of actors leaves none to the tasks that feed it.
+        settings |= {
+            "num_cpus": max(os.cpu_count() or 1, config.workers + 2),
+            "object_store_memory": config.object_store_bytes,
+            "include_dashboard": False,
+        }
+    else:
+        settings["address"] = config.address
+    try:
+        ray.init(**settings)
+    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+        where = f"the Ray cluster at `runtime.address` {config.address!r}" if config.address else "a local Ray cluster"
+        raise RuntimeFailure(f"Could not reach {where}: {error}") from error
+    return True

@@ -1,0 +1,86 @@
+"""What a strategy is: pure maths from a table of rows to a score a row, and how its shortlist becomes picks.
+
+One pipeline serves all strategies (design §2): prepare once from the labelled rows, score every shard, shortlist by one
+global rule, diversify, fill. A strategy says what is its own; the pipeline decides the rest.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from alray.config import Config
+from alray.models.head import Head
+from alray.strategies.shortlist import Best, Shortlist
+from alray.table import Table
+
+NEEDS = frozenset({"hash", "features", "hidden", "logits", "probs", "draws", "loss", "reference", "graph", "backbone+images"})
+"""Columns and helpers that a strategy may declare. `hash`, `features`, `hidden`, `logits` and `probs` are columns of its
+table; `hidden` is the input of the head's last affine layer, and equals `features` for a linear head."""
+
+HEAD_NEEDS = frozenset({"hidden", "logits", "probs", "draws", "loss", "reference", "graph"})
+"""Needs that a head must be there for, and with it labels."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a strategy may look at besides the pool, fixed for the round.
+
+    `labelled` holds the training rows sorted by id with columns `features` and, with a head, `hidden`; `label_M` their
+    class indices; `holdout` the labelled rows that no model was trained on. Seeds are keyed by (seed, purpose, round).
+    """
+
+    budget: int
+    seed: int
+    round: int
+    labelled: Table | None = None
+    label_M: Tensor | None = None
+    holdout: Table | None = None
+    head: Head | None = None
+    backbone: str | None = None
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The head's classes, in its order; none without a head."""
+        return self.head.classes if self.head else ()
+
+
+class Strategy(Config, ABC):
+    """A rule for which rows to label next. Its fields are its parameters; its docstring names paper and equation."""
+
+    name: str
+    needs: ClassVar[frozenset[str]]
+    exact: ClassVar[bool]  # the tree returns what one machine returns, bit for bit
+    paper: ClassVar[str] = ""
+
+    def prepare(self, given: Given) -> dict[str, Any]:
+        """Return what every shard needs besides its rows: small NumPy arrays and numbers. Runs once a round."""
+        return {}
+
+    @abstractmethod
+    def score(self, rows: Table, prepared: dict[str, Any]) -> Tensor:
+        """Return one fp32 score a row, [N]: higher is sooner, −inf is last. Sees the columns in `needs` alone."""
+
+    def shortlist(self, budget: int) -> Shortlist:
+        """Return the rule that turns all scores into the rows worth looking at: the best `budget`, if not overridden."""
+        return Best(budget)
+
+    @property
+    def diversity(self) -> Literal["none", "kmeans"]:
+        """How the shortlist becomes picks when it is longer than the budget."""
+        return "none"
+
+
+class ScoreStrategy(Strategy):
+    """A strategy that takes the rows with the highest scores: exact on any number of workers."""
+
+    exact: ClassVar[bool] = True
+
+
+def as_tensor(array: Any, like: Tensor) -> Tensor:
+    """Return a prepared array as an fp32 tensor on the device of `like`."""
+    return torch.as_tensor(array, dtype=torch.float32, device=like.device)

@@ -1,0 +1,27 @@
+"""Random sampling: every row with the same chance, the baseline that any other strategy has to beat."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from alray import seeds
+from alray.strategies.base import Given, ScoreStrategy
+from alray.table import Table
+
+
+class Random(ScoreStrategy):
+    """Take the rows with the highest of independent uniform numbers, keyed by (seed, round, id)."""
+
+    name: Literal["random"] = "random"
+    needs: ClassVar[frozenset[str]] = frozenset({"hash"})
+
+    def prepare(self, given: Given) -> dict[str, Any]:
+        return {"stream": seeds.key(given.seed, "random", given.round)}
+
+    def score(self, rows: Table, prepared: dict[str, Any]) -> Tensor:
+        hashes = rows["hash"].numpy().view(np.uint64)
+        return torch.from_numpy(seeds.uniform(prepared["stream"], hashes).astype(np.float32))
