@@ -1,0 +1,1 @@
+"""The story: rounds of selection, labelling and training, and the ledger that survives them."""

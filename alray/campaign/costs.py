@@ -1,0 +1,136 @@
+"""What a round costs: wall seconds per stage times what is held, priced, crashed attempts included.
+
+A stage is one file when it starts and one when it ends. An attempt that dies leaves its start behind; the next
+driver settles it up to the dead driver's last heartbeat.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import Field
+
+from alray.campaign.ledger import Ledger
+from alray.config import Config
+from alray.runtime import Resources
+
+HOUR_S = 3600.0
+
+
+class CostsConfig(Config):
+    """Prices in dollars."""
+
+    label: float = Field(0.0, ge=0)  # of one label, answered or skipped
+    gpu_hour: float = Field(0.0, ge=0)
+    cpu_hour: float = Field(0.0, ge=0)  # of one core
+
+
+@dataclass(frozen=True)
+class Spent:
+    """Seconds and dollars of some work."""
+
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    gpu_seconds: float = 0.0
+    dollars: float = 0.0
+
+    def __add__(self, other: Spent) -> Spent:
+        return Spent(
+            self.seconds + other.seconds, self.cpu_seconds + other.cpu_seconds,
+            self.gpu_seconds + other.gpu_seconds, self.dollars + other.dollars,
+        )
+
+    @staticmethod
+    def of(record: dict[str, Any], prices: CostsConfig) -> Spent:
+        """Price one closed stage."""
+        cpu, gpu = record["seconds"] * record["cpus"], record["seconds"] * record["gpus"]
+        dollars = cpu / HOUR_S * prices.cpu_hour + gpu / HOUR_S * prices.gpu_hour
+        return Spent(record["seconds"], cpu, gpu, dollars)
+
+    def to_dict(self) -> dict[str, float]:
+        """Return the numbers, rounded to what a clock can tell (dollars to a millionth)."""
+        return {
+            "seconds": round(self.seconds, 3), "cpu_seconds": round(self.cpu_seconds, 3),
+            "gpu_seconds": round(self.gpu_seconds, 3), "dollars": round(self.dollars, 6),
+        }
+
+
+class Meter:
+    """Times the stages of one attempt and writes one cost record each into the ledger."""
+
+    def __init__(self, ledger: Ledger, attempt: int, resources: Callable[[], Resources]) -> None:
+        self._ledger, self._attempt, self._resources = ledger, attempt, resources
+        self._count = 0
+
+    @contextmanager
+    def stage(self, name: str, round: int) -> Iterator[None]:
+        """Time the block; its cost is recorded whether it succeeds or raises."""
+        self._count += 1
+        held = self._resources()
+        record = {
+            "schema": 1, "stage": name, "round": round, "attempt": self._attempt, "started": time.time(),
+            "cpus": held.cpus, "gpus": held.gpus,
+        }
+        stem = f"a{self._attempt:04d}-{self._count:04d}-{round:04d}-{name}"
+        self._ledger.commit_json(f"costs/{stem}.start.json", record)
+        begin = time.perf_counter()
+        crashed = True
+        try:
+            yield
+            crashed = False
+        finally:
+            seconds = time.perf_counter() - begin
+            self._ledger.commit_json(f"costs/{stem}.json", {**record, "seconds": seconds, "crashed": crashed})
+
+
+def settle(ledger: Ledger, attempt: int, beats: dict[str, float]) -> None:
+    """Close what earlier attempts started and did not end, at their last heartbeat (`beats`, by attempt number)."""
+    files = set(ledger.files("costs"))
+    for start in sorted(f for f in files if f.endswith(".start.json")):
+        end = start.removesuffix(".start.json") + ".json"
+        record = ledger.read_json(start)
+        if end in files or record["attempt"] >= attempt:
+            continue
+        last = beats.get(str(record["attempt"]), record["started"])
+        ledger.commit_json(end, {**record, "seconds": max(0.0, last - record["started"]), "crashed": True})
+
+
+def records(ledger: Ledger, round: int) -> dict[str, dict[str, Any]]:
+    """Return the closed cost records of one round, by file name."""
+    names = [f for f in ledger.files("costs") if not f.endswith(".start.json")]
+    mine = [f for f in names if f.split("-")[2] == f"{round:04d}"]
+    return {f: ledger.read_json(f) for f in sorted(mine)}
+
+
+def summary(closed: dict[str, dict[str, Any]], prices: CostsConfig, *, labels: int) -> dict[str, Any]:
+    """Return the cost of a round: per stage, in all, crashed attempts apart, labels and their dollars."""
+    stages: dict[str, Spent] = defaultdict(Spent)
+    for record in closed.values():
+        stages[record["stage"]] += Spent.of(record, prices)
+    crashed = _total(Spent.of(r, prices) for r in closed.values() if r["crashed"])
+    total = _total(stages.values())
+    return {
+        "schema": 1,
+        "stages": {name: spent.to_dict() for name, spent in stages.items()},
+        "compute": total.to_dict(),
+        "crashed": crashed.to_dict(),
+        "labels": labels,
+        "label_dollars": round(labels * prices.label, 6),
+        "dollars": round(labels * prices.label + total.dollars, 6),
+        "seconds": round(total.seconds, 3),
+        "attempts": len({r["attempt"] for r in closed.values()}),
+        "prices": prices.model_dump(),
+        "files": sorted(closed),
+    }
+
+
+def _total(parts: Iterable[Spent]) -> Spent:
+    out = Spent()
+    for part in parts:
+        out += part
+    return out
