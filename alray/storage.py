@@ -340,7 +340,7 @@ def read_json(uri: str, *, schema: int = 1) -> Any:
     try:
         value = json.loads(read_text(uri))
     except json.JSONDecodeError as error:
-        raise StorageError(f"{uri} is not JSON: {error}") from error
+        raise StoragePathError(f"{uri} is not JSON: {error}") from error
     stored = value.get("schema", schema) if isinstance(value, dict) else schema
     if isinstance(stored, int) and stored > schema:
         raise StoragePathError(
@@ -352,11 +352,15 @@ def read_json(uri: str, *, schema: int = 1) -> Any:
 def read_parquet(uri: str, columns: Sequence[str] | None = None) -> pa.Table:
     """Return a Parquet file as a table, with these columns or all; a column that is not there is an error."""
     with open_input(uri) as file, _named("read", uri):
-        parquet = pq.ParquetFile(file)
+        try:
+            parquet = pq.ParquetFile(file)
+        except pa.ArrowInvalid as error:
+            raise StoragePathError(f"{uri} is not a readable Parquet file: {error}") from error
         missing = [c for c in columns or () if c not in parquet.schema_arrow.names]
         if missing:
             have = ", ".join(parquet.schema_arrow.names)
-            raise StoragePathError(f"{uri} has no column `{missing[0]}`; it has: {have}.")
+            hint = nearest(missing[0], parquet.schema_arrow.names)
+            raise StoragePathError(f"{uri} has no column `{missing[0]}`; it has: {have}.{hint}")
         return parquet.read(columns=None if columns is None else list(columns))
 
 
@@ -412,10 +416,8 @@ def replace_if(uri: str, data: bytes, *, expected: str | None) -> bool:
 
 def _replace_on_s3(uri: str, data: bytes, expected: str) -> bool:
     try:
-        answer = _s3("read", uri, "get_object")
-        if hashlib.sha256(answer["Body"].read()).hexdigest() != expected:
-            return False
-        return _put(uri, data, IfMatch=answer["ETag"])
+        tag = stamp(uri)  # before the content: a write between the two makes the PUT fail
+        return sha256(uri) == expected and _put(uri, data, IfMatch=f'"{tag}"')
     except StoragePathError:  # it is gone
         return False
 
