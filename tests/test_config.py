@@ -182,6 +182,12 @@ def test_a_family_builds_by_name_by_mapping_and_from_an_instance() -> None:
     assert METHODS.build(Alfa()) == Alfa()
 
 
+def test_another_name_for_a_member_is_taken_and_not_advertised() -> None:
+    methods = config.family(Method, {"margin": Margin, "alfa": Alfa}, aliases={"AlphaMix": "alfa"})
+    assert methods.build({"name": "AlphaMix", "draws": 2}) == Alfa(draws=2)
+    assert methods.expected() == "one of alfa, margin"
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [
