@@ -1,0 +1,88 @@
+"""Reading a shard's pictures: bytes in a file, or files that a `uri` column points to."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import builders
+import pyarrow as pa
+import pytest
+
+from alray.errors import PoolError
+from alray.pool import BadRow, Pool, fetch
+from alray.pool import parquet as reader
+
+
+def test_images_come_by_row(tmp_path: Path) -> None:
+    glob, *_ = builders.image_pool(tmp_path, (10, 6))
+    pool = Pool.open(glob, rows_per_shard=7)
+    assert pool.kind == "image" and len(pool.shards) == 3
+    pictures = [builders.picture(n, suffix="png" if n % 2 else "jpg")[0] for n in (7, 8, 9)]
+    assert list(pool.shards[1].images()) == list(enumerate(pictures))
+    assert [row for row, _ in pool.shards[0].images([5, 0, 5, 6])] == [0, 5, 6]
+    assert list(pool.shards[0].images([])) == []
+    with pytest.raises(IndexError, match="rows 0 to 6, not 0 to 7"):
+        list(pool.shards[0].images([0, 7]))
+
+
+def test_a_null_image_is_a_bad_row(tmp_path: Path) -> None:
+    path = builders.parquet(tmp_path / "p.parquet", {"id": ["a", "b"], "image": [None, b"x"]})
+    assert dict(Pool.open(path).shards[0].images()) == {0: BadRow("`image` is null"), 1: b"x"}
+
+
+def test_only_the_row_groups_touched_are_read(tmp_path: Path) -> None:
+    glob, *_ = builders.image_pool(tmp_path, (40,), row_group=4)
+    path = str(tmp_path / "pool-00.parquet")
+    assert [at for at, _ in reader.batches(path, ["image"], range(9, 17), 100)] == [8, 12, 16]
+    assert [at for at, _ in reader.batches(path, ["id"], range(10, 11), 2)] == [10]
+    shard = Pool.open(glob, rows_per_shard=20).shards[1]
+    assert [row for row, _ in shard.images([1, 19])] == [1, 19]
+
+
+def test_extra_columns_are_kept(tmp_path: Path) -> None:
+    glob, _, labels = builders.image_pool(tmp_path, (10,))
+    shard = Pool.open(glob, rows_per_shard=6).shards[1]
+    assert shard.column("label").to_pylist() == labels[6:]
+    with pytest.raises(PoolError, match=r"has no column `labels`; it has `id`, `image`, `label`\. Did you mean"):
+        shard.column("labels")
+
+
+def test_uris_are_found_beside_their_file_and_nowhere_above(tmp_path: Path) -> None:
+    (tmp_path / "data" / "img").mkdir(parents=True)
+    (tmp_path / "data" / "img" / "a.png").write_bytes(b"A")
+    (tmp_path / "outside.png").write_bytes(b"O")
+    os.mkfifo(tmp_path / "data" / "pipe.png")
+    outside = str(tmp_path / "outside.png")
+    cells: list[str | None] = [
+        "img/a.png", "./img/../img//a.png", outside, f"file://{outside}",
+        "../outside.png", "img/../../outside.png", None, "", "img/none.png", "img", "pipe.png",
+        "https://example.com/a.png", "s3://user:secret@bucket/a.png", "a\0.png", "..", "x" * 300,
+    ]  # fmt: skip
+    columns = {"id": builders.ids(len(cells)), "uri": pa.array(cells, pa.string())}
+    path = builders.parquet(tmp_path / "data" / "p.parquet", columns, row_group=3)
+    found = dict(Pool.open(path).shards[0].images())
+    assert [found[r] for r in range(4)] == [b"A", b"A", b"O", b"O"]
+    reasons = [item.reason if isinstance(item, BadRow) else "" for item in found.values()]
+    assert reasons[4] == "`uri` '../outside.png' leaves the folder of its Parquet file"
+    assert "leaves the folder" in reasons[5] and "leaves the folder" in reasons[14]
+    assert reasons[6:8] == ["`uri` is null", "`uri` is empty"]
+    assert reasons[8].endswith("img/none.png does not exist") and reasons[9].endswith("img is no file")
+    assert reasons[10].endswith("pipe.png is no file")
+    assert "does not read `https://`" in reasons[11]
+    assert "credentials" in reasons[12] and "secret" not in reasons[12]
+    assert "null character" in reasons[13] and "cannot be read" in reasons[15]
+
+
+def test_a_picture_file_that_is_too_large_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetch, "MAX_BYTES", 10)
+    (tmp_path / "a.png").write_bytes(b"x" * 11)
+    (tmp_path / "b.png").write_bytes(b"x" * 10)
+    found = dict(Pool.open(str(tmp_path)).shards[0].images())
+    assert found == {0: BadRow(f"{tmp_path / 'a.png'} has 11 bytes, more than 10"), 1: b"x" * 10}
+
+
+def test_features_hold_no_pictures(tmp_path: Path) -> None:
+    glob, *_ = builders.features_pool(tmp_path, (3,))
+    with pytest.raises(PoolError, match="holds `features` and no pictures"):
+        list(Pool.open(glob).shards[0].images())
