@@ -15,6 +15,9 @@ from alray.errors import PoolError
 LARGEST = 65_504.0
 """The largest finite fp16 number."""
 
+EXPONENT = np.uint16(0x7C00)
+"""The exponent bits of an fp16 number: all set in NaN and Inf, and in no other."""
+
 NOT_A_VECTOR = "`features` is null"
 NOT_FINITE = "`features` holds NaN, Inf or null"
 
@@ -44,7 +47,7 @@ def to_half(column: pa.Array, dim: int, uri: str, at: int) -> tuple[Half, dict[i
     """Return a `features` column as fp16 [n, dim] and the reason of each unusable row, which is all zeros.
 
     `uri` and `at` (the column's first row in the file) name the place in messages. PoolError when a vector has
-    another size than `dim`, or a finite value that fp16 cannot hold.
+    another size than `dim`, or a finite value that fp16 cannot hold. The matrix may be a read-only view of the column.
     """
     inner = column.storage if isinstance(column, pa.ExtensionArray) else column
     _check_sizes(inner, dim, uri, at)
@@ -52,11 +55,11 @@ def to_half(column: pa.Array, dim: int, uri: str, at: int) -> tuple[Half, dict[i
     wide_MD = inner.flatten().to_numpy(zero_copy_only=False).reshape(-1, dim)
     rows_M = np.flatnonzero(valid_N)
     with np.errstate(over="ignore", invalid="ignore"):
-        half_MD = wide_MD.astype(np.float16)
-    bad_M = ~np.isfinite(half_MD).all(axis=1)
+        half_MD = wide_MD.astype(np.float16, copy=False)
+    bad_M = ((half_MD.view(np.uint16) & EXPONENT) == EXPONENT).any(axis=1)  # 4 times as fast as np.isfinite
     if bad_M.any():
         _check_range(wide_MD[bad_M], rows_M[bad_M], uri, at)
-        half_MD[bad_M] = 0
+        half_MD = np.where(bad_M[:, None], np.float16(0), half_MD)
     half_ND = half_MD
     if len(rows_M) < len(valid_N):
         half_ND = np.zeros((len(valid_N), dim), dtype=np.float16)
@@ -100,6 +103,4 @@ def _storage(column: pa.DataType) -> pa.DataType:
 
 
 def _is_list(column: pa.DataType) -> bool:
-    return bool(
-        pa.types.is_fixed_size_list(column) or pa.types.is_list(column) or pa.types.is_large_list(column)
-    )
+    return bool(pa.types.is_fixed_size_list(column) or pa.types.is_list(column) or pa.types.is_large_list(column))

@@ -7,6 +7,7 @@ from pathlib import Path
 import builders
 import pytest
 
+from alray import storage
 from alray.errors import PoolError
 from alray.pool import BadRow, Pool
 
@@ -90,3 +91,15 @@ def test_a_folder_has_neither_columns_nor_features(tmp_path: Path) -> None:
         shard.column("label")
     with pytest.raises(PoolError, match="holds pictures, not `features`"):
         shard.features()
+
+
+def test_a_folder_on_object_storage(s3: str, tmp_path: Path) -> None:
+    _, names, _ = builders.picture_folder(tmp_path, 5)
+    for name in names:
+        storage.write_bytes(f"{s3}/photos/{name}", (tmp_path / name).read_bytes())
+    pool = Pool.open(f"{s3}/photos", rows_per_shard=3)
+    assert pool.kind == "folder" and [i for s in pool.shards for i in s.ids()] == names
+    assert dict(pool.shards[1].images([1])) == {1: (tmp_path / names[4]).read_bytes()}
+    storage.delete(f"{s3}/photos/{names[3]}")
+    with pytest.raises(PoolError, match=r"pictures 3 to 4 \(by name\) are not those"):
+        pool.shards[1].ids()

@@ -233,3 +233,24 @@ def test_locations_are_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     (shard,) = Pool.open("data").shards
     assert shard.uri == str(tmp_path / "data" / "pool-00.parquet")
     assert storage.join(str(tmp_path), "data", "pool-00.parquet") == shard.uri
+
+
+def test_a_pool_on_object_storage_is_the_same_pool(s3: str, tmp_path: Path) -> None:
+    glob, features_ND, names, _ = builders.features_pool(tmp_path, (40, 25))
+    for path in sorted(tmp_path.iterdir()):
+        storage.write_bytes(f"{s3}/features/{path.name}", path.read_bytes())
+    pool = Pool.open(f"{s3}/features/pool-*.parquet", rows_per_shard=30)
+    assert cuts(pool) == cuts(Pool.open(glob, rows_per_shard=30))
+    assert [s.uri for s in pool.shards[:1]] == [f"{s3}/features/pool-00.parquet"]
+    assert np.array_equal(np.concatenate([s.features()[0] for s in pool.shards]), features_ND)
+    pool.check_ids()
+    assert pool.locate([names[64]]) == {names[64]: (2, 24)}
+    rewrite(tmp_path / "other.parquet", 25)
+    storage.write_bytes(f"{s3}/features/pool-01.parquet", (tmp_path / "other.parquet").read_bytes())
+    with pytest.raises(PoolError, match=r"pool-01\.parquet was written again since this run began"):
+        Pool.open(f"{s3}/features", known=pool.manifest())
+    with pytest.raises(PoolError, match=r"pool-01\.parquet was written again since the pool was opened"):
+        pool.shards[2].features()
+    storage.write_bytes(f"{s3}/features/pool-01.parquet", b"short")
+    with pytest.raises(PoolError, match=r"s3://.*/pool-01\.parquet cannot be read as Parquet"):
+        Pool.open(f"{s3}/features")

@@ -9,7 +9,8 @@ import builders
 import pyarrow as pa
 import pytest
 
-from alray.errors import PoolError
+from alray import storage
+from alray.errors import PoolError, StorageError
 from alray.pool import BadRow, Pool, fetch
 from alray.pool import parquet as reader
 
@@ -86,3 +87,29 @@ def test_features_hold_no_pictures(tmp_path: Path) -> None:
     glob, *_ = builders.features_pool(tmp_path, (3,))
     with pytest.raises(PoolError, match="holds `features` and no pictures"):
         list(Pool.open(glob).shards[0].images())
+
+
+def test_uris_on_object_storage(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(40):
+        storage.write_bytes(f"{s3}/uris/img/{number}.png", str(number).encode())
+    cells = [f"img/{number}.png" for number in range(40)]
+    cells += [f"{s3}/uris/img/7.png", "img/none.png", "../uris/img/7.png"]
+    path = builders.parquet(tmp_path / "p.parquet", {"id": builders.ids(len(cells)), "uri": cells})
+    storage.write_bytes(f"{s3}/uris/p.parquet", Path(path).read_bytes())
+    (shard,) = Pool.open(f"{s3}/uris/p.parquet").shards
+    found = list(shard.images())
+    assert [row for row, _ in found] == list(range(43))
+    assert [data for _, data in found[:41]] == [str(n).encode() for n in [*range(40), 7]]
+    assert "there is no such file" in found[41][1].reason and "leaves the folder" in found[42][1].reason
+
+    def fail(message: str) -> None:
+        def answer(uri: str) -> None:
+            raise StorageError(message)
+
+        monkeypatch.setattr(storage, "open_input", answer)
+
+    fail("AWS Error ACCESS_DENIED during HeadObject operation")
+    assert fetch.read(f"{s3}/uris/img/1.png") == fetch.BadRow(f"{s3}/uris/img/1.png cannot be read: access denied")
+    fail("timed out")
+    with pytest.raises(StorageError, match="timed out"):  # of the storage, so no row is blamed for it
+        fetch.read(f"{s3}/uris/img/1.png")
