@@ -111,6 +111,12 @@ def is_remote(uri: str) -> bool:
     return _place(uri).scheme != "file"
 
 
+def is_relative(uri: str) -> bool:
+    """Return whether `uri` is a local path that another machine, or another folder, would read differently."""
+    place = _place(uri)
+    return place.scheme == "file" and "://" not in uri and not os.path.isabs(os.path.expanduser(uri))
+
+
 def local_path(uri: str) -> Path | None:
     """Return the absolute local path that `uri` names, or None when it is remote."""
     place = _place(uri)

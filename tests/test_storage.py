@@ -412,6 +412,11 @@ def test_file_uris_name_local_files(tmp_path: Path) -> None:
     assert storage.is_remote("s3://bucket/x") and not storage.is_remote("x")
 
 
+def test_only_a_bare_local_path_is_relative() -> None:
+    assert storage.is_relative("runs/a") and storage.is_relative("./a")
+    assert not any(storage.is_relative(uri) for uri in ("/a", "~/a", "file:///a", "s3://bucket/a"))
+
+
 @pytest.mark.parametrize(
     ("base", "parts", "joined"),
     [
@@ -544,17 +549,19 @@ def test_a_bad_endpoint_is_refused(endpoint: str, message: str) -> None:
     assert "`storage.endpoint`" in str(caught.value) and "SECRET" not in str(caught.value)
 
 
-def _write_and_read(uri: str) -> bytes:
+def _write_and_read(uri: str) -> tuple[bytes, int]:
+    before = storage._build_filesystem.cache_info().misses
     storage.write_bytes(uri, b"from a child")
-    return storage.read_bytes(uri)
+    return storage.read_bytes(uri), storage._build_filesystem.cache_info().misses - before
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_another_process_builds_its_own_clients(root: str, method: str) -> None:
     uri = storage.join(root, "x")
-    storage.write_bytes(uri, b"from the parent")  # the parent's clients are built
+    storage.write_bytes(uri, b"from the parent")
+    storage.read_bytes(uri)  # the parent's clients are built
     with multiprocessing.get_context(method).Pool(1) as pool:
-        assert pool.apply_async(_write_and_read, (uri,)).get(timeout=60) == b"from a child"
+        assert pool.apply_async(_write_and_read, (uri,)).get(timeout=60) == (b"from a child", 1)
     assert storage.read_bytes(uri) == b"from a child"
 
 
