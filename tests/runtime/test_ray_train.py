@@ -1,0 +1,116 @@
+"""Ray Train: commits that hold, workers that come back, drivers that come back, storage anywhere."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from alray import storage
+from alray.errors import ModelError, TrainingError
+
+pytestmark = pytest.mark.ray
+
+
+@pytest.fixture(scope="module", autouse=True)
+def sent_by_value(ray_runtime):
+    """Workers cannot import this file; its functions are sent whole. Ray is imported after its settings are made."""
+    import ray.cloudpickle
+
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    yield
+    ray.cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+
+
+def count(config, worker):
+    """Count epochs; write a line per start; die by SIGKILL once, on rank 1, in epoch `kill_at` before its commit."""
+    import torch.distributed as dist
+
+    with worker.resume() as folder:
+        done = int((folder / "n.txt").read_text()) if folder else 0
+    with open(f"{config['log']}.{worker.rank}", "a") as log:
+        log.write(json.dumps({"from": done, "world": worker.world, "backend": dist.get_backend()}) + "\n")
+    for n in range(done + 1, config["epochs"] + 1):
+        if config.get("sleep"):
+            time.sleep(config["sleep"])
+        if n == config.get("kill_at") and worker.rank == 1 and not os.path.exists(config["log"] + ".killed"):
+            open(config["log"] + ".killed", "w").close()
+            os.kill(os.getpid(), signal.SIGKILL)
+        worker.report({"n": n, "from": done}, lambda path, n=n: (path / "n.txt").write_text(str(n)) and None)
+
+
+def fail(config, worker):
+    if config["ours"]:
+        raise ModelError("the weights do not fit")
+    raise ZeroDivisionError("a bug")
+
+
+def starts(log, rank):
+    with open(f"{log}.{rank}") as lines:
+        return [json.loads(line) for line in lines]
+
+
+def test_a_worker_killed_in_epoch_3_of_6_resumes_at_the_last_commit(ray_runtime, tmp_path):
+    config = {"log": str(tmp_path / "log"), "epochs": 6, "kill_at": 3}
+    result = ray_runtime.train(count, config, workers=2, name="round-0001", folder=str(tmp_path / "out"))
+    assert os.path.exists(config["log"] + ".killed")
+    for rank in (0, 1):
+        assert [s["from"] for s in starts(config["log"], rank)] == [0, 2]
+    assert starts(config["log"], 0)[0] == {"from": 0, "world": 2, "backend": "gloo"}
+    assert result.metrics == {"n": 6, "from": 2}
+    assert [m["n"] for m in result.history] == [1, 2, 3, 4, 5, 6]
+    assert storage.read_text(storage.join(result.checkpoint, "n.txt")) == "6"
+    again = ray_runtime.train(count, config, workers=2, name="round-0001", folder=str(tmp_path / "out"))
+    assert again == result and starts(config["log"], 0)[-1]["from"] == 6
+
+
+def test_it_trains_on_object_storage(ray_runtime, tmp_path, s3):
+    config = {"log": str(tmp_path / "log"), "epochs": 2}
+    result = ray_runtime.train(count, config, workers=1, name="a", folder=f"{s3}/train-ray")
+    assert result.checkpoint.startswith(f"{s3}/train-ray/a/") and result.metrics["n"] == 2
+    assert storage.read_text(storage.join(result.checkpoint, "n.txt")) == "2"
+
+
+def test_errors_of_ours_come_back_as_they_are(ray_runtime, tmp_path):
+    with pytest.raises(ModelError, match="the weights do not fit"):
+        ray_runtime.train(fail, {"ours": True}, workers=1, name="a", folder=str(tmp_path), max_failures=0)
+    with pytest.raises(TrainingError, match=r"The training run b failed 1 times: .*a bug"):
+        ray_runtime.train(fail, {"ours": False}, workers=1, name="b", folder=str(tmp_path), max_failures=0)
+
+
+DRIVER = """
+import sys
+import importlib.util
+from alray.runtime import RuntimeConfig, open_runtime
+spec = importlib.util.spec_from_file_location("loops", sys.argv[1])
+loops = importlib.util.module_from_spec(spec)
+sys.modules["loops"] = loops
+spec.loader.exec_module(loops)
+with open_runtime(RuntimeConfig(name="ray", workers=1)) as runtime:
+    import ray.cloudpickle
+    ray.cloudpickle.register_pickle_by_value(loops)
+    config = {"log": sys.argv[2] + "/log", "epochs": 5, "sleep": 0.5}
+    print(runtime.train(loops.count, config, workers=1, name="a", folder=sys.argv[2] + "/out").metrics)
+"""
+
+
+def committed(folder):
+    """Return the numbers that the checkpoints on disk hold."""
+    return sorted(int(path.read_text()) for path in folder.glob("out/a/checkpoint_*/n.txt") if path.stat().st_size)
+
+
+def test_a_killed_driver_goes_on_when_it_is_run_again(tmp_path):
+    command = [sys.executable, "-c", DRIVER, __file__, str(tmp_path)]
+    first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    give_up = time.monotonic() + 120
+    while max(committed(tmp_path), default=0) < 3 and time.monotonic() < give_up:
+        time.sleep(0.05)
+    first.kill()
+    first.wait()
+    second = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    assert second.returncode == 0, second.stderr[-2000:]
+    began = starts(str(tmp_path / "log"), 0)[-1]["from"]
+    assert began >= 2 and str({"n": 5, "from": began}) in second.stdout
