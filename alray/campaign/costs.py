@@ -71,10 +71,9 @@ class Meter:
     def stage(self, name: str, round: int) -> Iterator[None]:
         """Time the block; its cost is recorded whether it succeeds or raises."""
         self._count += 1
-        held = self._resources()
         record = {
             "schema": 1, "stage": name, "round": round, "attempt": self._attempt, "started": time.time(),
-            "cpus": held.cpus, "gpus": held.gpus,
+            **self._holds(),
         }
         stem = f"a{self._attempt:04d}-{self._count:04d}-{round:04d}-{name}"
         self._ledger.commit_json(f"costs/{stem}.start.json", record)
@@ -85,7 +84,12 @@ class Meter:
             crashed = False
         finally:
             seconds = time.perf_counter() - begin
-            self._ledger.commit_json(f"costs/{stem}.json", {**record, "seconds": seconds, "crashed": crashed})
+            record |= {"seconds": seconds, "crashed": crashed, **self._holds()}  # a start ends with what it started
+            self._ledger.commit_json(f"costs/{stem}.json", record)
+
+    def _holds(self) -> dict[str, float]:
+        held = self._resources()
+        return {"cpus": held.cpus, "gpus": held.gpus}
 
 
 def settle(ledger: Ledger, attempt: int, beats: dict[str, float]) -> None:

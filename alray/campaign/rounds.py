@@ -1,0 +1,106 @@
+"""A round's folder: its pieces in the order in which they are committed, and round.json, whose existence means done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from alray import storage
+from alray.campaign.ledger import Ledger
+from alray.errors import LedgerError
+from alray.labelling import Labels, read_labels
+from alray.models import Head
+from alray.selection import Picks
+
+T = TypeVar("T")
+
+PICKS, LABELS, HEAD = "picks.parquet", "labels.parquet", "head.safetensors"
+TRAINED, METRICS, COST, RECORD = "trained.json", "metrics.json", "cost.json", "round.json"
+HASHED = (PICKS, LABELS, HEAD)
+"""Files whose sha256 is in round.json."""
+
+
+@dataclass(frozen=True)
+class Round:
+    """The files of one round of a run."""
+
+    ledger: Ledger
+    number: int
+
+    def name(self, piece: str) -> str:
+        """Return the name of a piece within the run."""
+        return f"rounds/{self.number:04d}/{piece}"
+
+    def uri(self, piece: str) -> str:
+        """Return the full URI of a piece."""
+        return self.ledger.uri(self.name(piece))
+
+    def has(self, piece: str) -> bool:
+        """Say whether a piece is committed."""
+        return self.ledger.has(self.name(piece))
+
+    def commit(self, piece: str, value: bytes | Mapping[str, Any]) -> None:
+        """Put a piece, once."""
+        if isinstance(value, bytes):
+            self.ledger.commit(self.name(piece), value)
+        else:
+            self.ledger.commit_json(self.name(piece), dict(value))
+
+    def json(self, piece: str) -> dict[str, Any]:
+        """Return a JSON piece."""
+        return self.ledger.read_json(self.name(piece))
+
+    def commit_picks(self, picks: Picks) -> None:
+        """Put the picks; from here on the round asks for these rows and no others."""
+        self.ledger.guard()
+        picks.write(self.uri(PICKS))
+
+    def picks(self) -> Picks:
+        """Return the committed picks."""
+        return self._read(PICKS, Picks.read)
+
+    def labels(self) -> Labels:
+        """Return the labelled rows that the round's model was trained or held out on."""
+        return self._read(LABELS, read_labels)
+
+    def head(self) -> Head:
+        """Return the round's head."""
+        return self._read(HEAD, Head.load)
+
+    def hashes(self) -> dict[str, str]:
+        """Return the sha256 of each hashed piece that the round has."""
+        return {piece: self.ledger.sha256(self.name(piece)) for piece in HASHED if self.has(piece)}
+
+    def verify(self) -> None:
+        """Raise LedgerError if a piece is not what round.json says it was."""
+        for piece, expected in self.json(RECORD)["sha256"].items():
+            if not storage.exists(self.uri(piece)) or self.ledger.sha256(self.name(piece)) != expected:
+                raise LedgerError(
+                    f"{self.uri(piece)} is not the file that round {self.number} ended with (sha256 {expected[:12]}…). "
+                    "Nothing was overwritten: restore it from a copy, or start a new run."
+                )
+
+    def _read(self, piece: str, read: Callable[[str], T]) -> T:
+        try:
+            return read(self.uri(piece))
+        except Exception as e:  # whatever a reader raises on bytes that are not its own
+            raise LedgerError(
+                f"{self.uri(piece)} is not readable as what alray wrote there ({e}). Nothing was overwritten: "
+                "restore this file from a copy, or start a new run."
+            ) from e
+
+
+def closed(ledger: Ledger) -> list[Round]:
+    """Return the rounds that are done, in order."""
+    out: list[Round] = []
+    while (round := Round(ledger, len(out))).has(RECORD):
+        out.append(round)
+    return out
+
+
+def verify(ledger: Ledger) -> None:
+    """Check the balance of the ledger and every closed round's files, before anything is added to them."""
+    ledger.check()
+    for round in closed(ledger):
+        round.verify()

@@ -1,0 +1,103 @@
+"""What a campaign is told: one field a room, each room's settings in its own file (decision 17).
+
+`run` names the folder; some settings are fixed for the life of a run (see `opening.py`), the others may change
+between two commands.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from alray import storage
+from alray.campaign.budget import BudgetConfig
+from alray.campaign.costs import CostsConfig
+from alray.config import Config, family
+from alray.features import FeaturesConfig
+from alray.labelling import LABELLERS, Labeller
+from alray.pool import PoolConfig
+from alray.runtime import RuntimeConfig
+from alray.selection import SelectionConfig
+from alray.strategies import Strategy
+from alray.strategies.registry import StrategyFamily
+from alray.training.probe import HeadConfig
+
+LabellerFamily = family(Labeller, LABELLERS)
+
+
+class TestConfig(Config):
+    """The rows that accuracy is measured on: a pool of their own, never labelled or trained on."""
+
+    __test__ = False  # for pytest: not a test
+
+    path: str | list[str]
+    labels: str  # labels file with every id of `path`
+
+
+class TrainingConfig(Config):
+    """How the labelled rows are trained on."""
+
+    when: Literal["every", "last"] = "every"  # rounds that run the recipe; the head is fitted in all of them
+    holdout: float = Field(0.1, ge=0, lt=1)  # share of labelled rows that no model is trained on
+
+
+class StoppingConfig(Config):
+    """When to stop before the budget is spent."""
+
+    accuracy: float | None = Field(None, gt=0, le=1)  # stop once a round reaches it
+    rounds: int | None = Field(None, ge=1)  # stop after this many rounds
+
+
+class StorageConfig(Config):
+    """Where `s3://` is. Credentials come from the platform, never from here."""
+
+    endpoint: str | None = None
+    region: str | None = None
+
+
+class Settings(Config):
+    """A whole campaign. What has no default has to be given."""
+
+    run: str  # folder or s3:// URI of the run
+    seed: int = Field(0, ge=0)
+    classes: list[str] | None = None  # in the head's order; none: those seen in the labels, sorted
+    pool: PoolConfig
+    labels: str | None = None  # labels that are there already, and not paid for
+    test: TestConfig | None = None
+    features: FeaturesConfig = Field(default_factory=FeaturesConfig)
+    head: HeadConfig = Field(default_factory=HeadConfig)
+    strategy: Annotated[Strategy, StrategyFamily]
+    selection: SelectionConfig = Field(default_factory=SelectionConfig)
+    training: TrainingConfig = Field(default_factory=TrainingConfig)
+    regime: Literal["svpp"] = "svpp"  # select with a head on fixed features; deliver what `training.recipe` trains
+    budget: BudgetConfig
+    labeller: Annotated[Labeller, LabellerFamily]
+    costs: CostsConfig = Field(default_factory=CostsConfig)
+    stopping: StoppingConfig = Field(default_factory=StoppingConfig)
+    storage: StorageConfig = Field(default_factory=StorageConfig)
+    runtime: RuntimeConfig = Field(default_factory=RuntimeConfig)
+
+    @field_validator("pool", mode="before")
+    @classmethod
+    def _pool_by_its_path(cls, value: Any) -> Any:
+        return {"path": value} if isinstance(value, str | list) else value
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.budget.dollars is not None and self.costs.label == 0:
+            raise ValueError("`budget.dollars` needs the price of a label: set `costs.label` above 0")
+        if self.budget.initial == 0 and self.labels is None:
+            raise ValueError("`budget.initial` is 0 and there are no `labels`: the first head needs some. Give one")
+        if self.classes is not None and len(set(self.classes)) < len(self.classes):
+            raise ValueError("`classes` has a name twice: name each class once")
+        if self.runtime.address not in (None, "auto", "local") and _is_relative(self.run):
+            raise ValueError(
+                f"`run` is the relative path {self.run!r}, which another machine of the cluster at "
+                f"`runtime.address` {self.runtime.address} would look for elsewhere: give an absolute path or s3://"
+            )
+        return self
+
+
+def _is_relative(run: str) -> bool:
+    return not storage.is_remote(run) and not run.startswith(("/", "~", "file:"))

@@ -1,0 +1,64 @@
+"""state.json: how the last command on a run ended; of all it says, only the reason for a failure is not in the ledger.
+
+A failure that cannot be retried is kept, so that a scheduler that starts the command again is answered before any
+worker is asked for; a change of live settings, or deleting state.json, lifts it.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from typing import Literal
+
+from alray import storage
+from alray.campaign.ledger import Ledger
+from alray.campaign.opening import Opened
+from alray.errors import LedgerError, RunError, TrainingError, UserError
+
+State = Literal["running", "waiting", "done", "failed"]
+FILE = "state.json"
+
+
+def recorded(ledger: Ledger, opened: Opened, work: Callable[[], State]) -> State:
+    """Run `work` and record the state that it returns, or its failure. Raises RunError if it failed before."""
+    _refuse_failed(ledger, opened)
+    write(ledger, "running", opened)
+    try:
+        state = work()
+    except RunError:
+        raise  # the lease is lost: another driver says how the run is doing
+    except (UserError, TrainingError) as error:
+        write(ledger, "failed", opened, message=str(error))
+        raise
+    write(ledger, state, opened)
+    return state
+
+
+def write(ledger: Ledger, state: State, opened: Opened, *, message: str = "") -> None:
+    """Replace the state."""
+    ledger.guard()
+    value = {"schema": 1, "state": state, "message": message, "config": opened.digest, "file": opened.file}
+    data = json.dumps({**value, "at": time.time()}, indent=1).encode()
+    storage.write_bytes(ledger.uri(FILE), data)
+
+
+def read(ledger: Ledger) -> dict[str, str]:
+    """Return the last state, with its message; `running` with none where nothing was written yet."""
+    if not storage.exists(ledger.uri(FILE)):
+        return {"state": "running", "message": "", "config": "", "file": ""}
+    try:
+        value = json.loads(storage.read_bytes(ledger.uri(FILE)))
+        return {name: str(value[name]) for name in ("state", "message", "config", "file")}
+    except (ValueError, KeyError, TypeError) as e:
+        uri = ledger.uri(FILE)
+        raise LedgerError(f"{uri} is unreadable ({e}). Delete it; the next command writes it again.") from e
+
+
+def _refuse_failed(ledger: Ledger, opened: Opened) -> None:
+    last = read(ledger)
+    if last["state"] == "failed" and (last["config"], last["file"]) == (opened.digest, opened.file):
+        raise RunError(
+            f"The run {ledger.run} failed before, and would again: {last['message']}\n"
+            f"Put that right, delete {ledger.uri(FILE)}, and run the command again."
+        )

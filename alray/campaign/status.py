@@ -1,0 +1,107 @@
+"""How a run is doing: read from its folder alone, without its lease."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from alray import storage
+from alray.campaign import lease, opening, rounds, states
+from alray.campaign.ledger import Ledger
+from alray.campaign.rounds import Round
+from alray.errors import RunError
+
+
+@dataclass(frozen=True)
+class Status:
+    """Totals of a run, and a row per finished round. `labels` are those paid for; dollars include compute.
+
+    In a row, `labels`, `dollars` and `seconds` are the round's own, `labels_so_far` all up to it; `accuracy` is None
+    where nothing was tested.
+    """
+
+    run: str
+    state: states.State
+    rounds: int
+    labels: int
+    dollars: float
+    label_dollars: float
+    accuracy: list[float | None]
+    per_round: list[dict[str, Any]]
+    outstanding: int = 0
+    driver: str | None = None
+    message: str = ""
+    schema: int = field(default=1)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what `alray status --json` prints."""
+        return asdict(self)
+
+
+def status(run: str) -> Status:
+    """Return how the run in this folder is doing. Raises RunError where there is none."""
+    ledger = _existing(run)
+    holder = lease.read_lease(ledger.uri("lease.json"))
+    driving = holder is not None and lease.alive(holder)
+    last = states.read(ledger)
+    balance = ledger.check()
+    done = rounds.closed(ledger)
+    per_round = _rows(done)
+    return Status(
+        run=ledger.run,
+        state="running" if driving else last["state"],  # type: ignore[arg-type]
+        rounds=len(done),
+        labels=balance.paid,
+        dollars=round(sum(row["dollars"] for row in per_round), 6),
+        label_dollars=round(sum(row["label_dollars"] for row in per_round), 6),
+        accuracy=[row["accuracy"] for row in per_round],
+        per_round=per_round,
+        outstanding=balance.outstanding,
+        driver=holder.sentence() if holder is not None and driving else None,
+        message=last["message"],
+    )
+
+
+def ready(run: str) -> bool:
+    """Say whether running the command again would get further now: what a scheduler polls (decision 15)."""
+    now = status(run)
+    if now.driver is not None or now.state in ("done", "failed"):
+        return False
+    if now.state == "running":
+        return True  # its driver died
+    ledger = _existing(run)
+    found = opening.latest(ledger)
+    if found is None:
+        return True
+    asks = ledger.outstanding()
+    _, settings = found
+    storage.configure(settings.storage.endpoint, settings.storage.region)
+    answered = set(settings.labeller.collect(asks).column("request_id"))
+    return all(ask.request_id in answered for ask in asks)
+
+
+def _existing(run: str) -> Ledger:
+    ledger = Ledger(opening.home(run))
+    if not ledger.has("run.json"):
+        raise RunError(f"There is no run in {run}: it has no run.json. Give the folder that `run:` names.")
+    return ledger
+
+
+def _rows(done: list[Round]) -> list[dict[str, Any]]:
+    rows, so_far = [], 0
+    for one in done:
+        record, cost = one.json(rounds.RECORD), one.json(rounds.COST)
+        so_far += cost["labels"]
+        rows.append(
+            {
+                "round": one.number,
+                "labels": cost["labels"],
+                "labels_so_far": so_far,
+                "accuracy": record["accuracy"],
+                "dollars": cost["dollars"],
+                "label_dollars": cost["label_dollars"],
+                "seconds": cost["seconds"],
+                "model": record["model"],
+            }
+        )
+    return rows
