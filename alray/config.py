@@ -174,7 +174,7 @@ class Family(Choice, Generic[C]):
 
 
 def family(
-    base: type[C],
+    base: Callable[..., C],  # a class; mypy takes an abstract one only this way
     members: Members[C] | Callable[[], Members[C]],
     *,
     tag: str = "name",
@@ -188,7 +188,7 @@ def family(
     value is read; `hint(name)` may say more about an unknown name than the nearest one; `aliases` are other names of
     members, accepted but not listed.
     """
-    return Family(base, members, tag, hint, aliases or {})
+    return Family(typing.cast(type[C], base), members, tag, hint, aliases or {})
 
 
 # Reading

@@ -15,6 +15,10 @@ from sklearn.datasets import load_digits
 
 from alray import storage
 
+FOLDER = ".quickstart"
+POOL = f"{FOLDER}/pool.parquet"
+"""Where `configs/quickstart.yaml` has its pool: a campaign with this path finds the digits written there."""
+
 TEST_EVERY = 5
 """Each fifth picture is kept for the test set: 359 of 1,797."""
 

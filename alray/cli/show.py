@@ -1,0 +1,32 @@
+"""What the commands print on standard output: plain tables that fit a terminal, and that a pipe can carry."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print rows under their headings; numbers stand right, the first column left."""
+    drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for number, name in enumerate(columns):
+        drawn.add_column(name, justify="left" if number == 0 else "right", no_wrap=number == 0)
+    for row in rows:
+        drawn.add_row(*row)
+    _console().print(drawn)
+
+
+def pairs(facts: Mapping[str, object]) -> None:
+    """Print named facts, one a line, their values under each other."""
+    width = max(map(len, facts), default=0)
+    for name, value in facts.items():
+        print(f"{name:<{width}}  {value}")
+
+
+def _console() -> Console:
+    # A pipe has no width: rich would cut at 80 columns what a file can hold.
+    return Console(width=None if sys.stdout.isatty() else 120, highlight=False)

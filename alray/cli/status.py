@@ -1,0 +1,58 @@
+"""`alray status`: what a run has done, what it cost, and whether running it again would get further."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+
+from alray.campaign.status import Status
+from alray.campaign.status import ready as is_ready
+from alray.campaign.status import status as read_status
+from alray.cli import show
+
+NOT_READY = 3
+"""Exit code of `--ready` when running the campaign again would get no further (decision 15)."""
+
+
+def status(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Folder or URI of a run.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    ready: Annotated[
+        bool, typer.Option("--ready", help="Print nothing; exit 0 if running it again would get further, 3 if not.")
+    ] = False,
+) -> None:
+    """Show the rounds of a run: labels, accuracy, seconds, dollars. Reads the run folder alone."""
+    if ready:
+        raise typer.Exit(0 if is_ready(run) else NOT_READY)
+    found = read_status(run)
+    if as_json:
+        print(json.dumps(found.to_dict(), indent=2))
+    else:
+        print_rounds(found)
+
+
+def print_rounds(status: Status) -> None:
+    """Print the rounds of a run, with their totals, and what state it is in."""
+    rows = [_round(row) for row in status.per_round]
+    if rows:
+        seconds = sum(row["seconds"] for row in status.per_round)
+        rows.append(["total", f"{status.labels:,}", "", "", f"{seconds:,.1f}", f"{status.dollars:,.2f}"])
+    show.table(["round", "new", "labels", "accuracy", "seconds", "dollars"], rows)
+    print(f"{status.state}: {status.message or status.driver or _meaning(status.state)}")
+
+
+def _round(row: Mapping[str, Any]) -> list[str]:
+    accuracy = "–" if row["accuracy"] is None else f"{row['accuracy']:.4f}"
+    counts = [str(row["round"]), f"{row['labels']:,}", f"{row['labels_so_far']:,}"]
+    return [*counts, accuracy, f"{row['seconds']:,.1f}", f"{row['dollars']:,.2f}"]
+
+
+def _meaning(state: str) -> str:
+    return {
+        "done": "the budget is spent, or a stopping rule was met.",
+        "waiting": "labels are asked for and not yet there; run the same command when they are.",
+        "running": "a driver is at work, or was cut short; the same command goes on.",
+    }.get(state, "")

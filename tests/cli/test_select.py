@@ -1,0 +1,116 @@
+"""`alray select`: refusals before any work, the picks, what is printed, and the same picks again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from alray import storage
+from alray.errors import ConfigError, StoragePathError
+from alray.selection import Picks
+
+Alray = Callable[..., tuple[int, str, str]]
+ROWS, DIM = 300, 8
+
+
+@pytest.fixture
+def pool(tmp_path: Path) -> str:
+    """Three clouds of 100 rows, one of which is unreadable; `labels.csv` has four labels of each cloud."""
+    draw = np.random.default_rng(0)
+    centres_3D = draw.normal(size=(3, DIM)) * 2
+    features_ND = (draw.normal(size=(ROWS, DIM)) + np.repeat(centres_3D, ROWS // 3, axis=0)).astype(np.float16)
+    features_ND[50] = np.nan
+    column = pa.FixedSizeListArray.from_arrays(pa.array(features_ND.ravel()), DIM)
+    ids = [f"row-{i:03d}" for i in range(ROWS)]
+    storage.write_parquet(str(tmp_path / "pool.parquet"), pa.table({"id": ids, "features": column}))
+    rows = [f"row-{c * 100 + i:03d},class-{c}" for c in range(3) for i in range(4)]
+    (tmp_path / "labels.csv").write_text("\n".join(["id,label", *rows]))
+    return str(tmp_path / "pool.parquet")
+
+
+def words(pool: str, **changed: str) -> list[str]:
+    folder = Path(pool).parent
+    options = {"pool": pool, "labels": str(folder / "labels.csv"), "strategy": "margin", "budget": "20"}
+    options |= {"out": str(folder / "picks.csv"), "runtime": "local", **changed}
+    return ["select", *(f"--{name}={value}" for name, value in options.items() if value)]
+
+
+def test_picks_are_written_and_their_digest_is_printed(pool: str, alray: Alray) -> None:
+    code, out, err = alray(*words(pool))
+    picks = Picks.read(str(Path(pool).with_name("picks.csv")))
+    assert code == 0, err
+    assert len(set(picks.ids)) == 20
+    assert not {*picks.ids} & {f"row-{c * 100 + i:03d}" for c in range(3) for i in range(4)}
+    assert f"sha256       {picks.digest()}" in out
+    assert "budget       20" in out
+    assert "score" in out
+
+
+def test_the_rows_that_could_not_be_read_are_written_beside_the_picks(pool: str, alray: Alray) -> None:
+    out = alray(*words(pool)).out  # type: ignore[attr-defined]
+    rejected = str(Path(pool).with_name("picks.csv.quarantine.parquet"))
+    assert "quarantined  1 rows in " + rejected in out
+    assert storage.read_parquet(rejected)["id"].to_pylist() == ["row-050"]
+
+
+def test_the_same_words_give_the_same_file_and_may_replace_it(pool: str, alray: Alray) -> None:
+    picks = Path(pool).with_name("picks.csv")
+    assert alray(*words(pool))[0] == 0
+    first = picks.read_bytes()
+    assert alray(*words(pool))[0] == 0
+    assert picks.read_bytes() == first
+
+
+def test_words_are_fields_of_the_strategy_or_of_selection(pool: str, alray: Alray) -> None:
+    code, _, err = alray(*words(pool, strategy="alfa_mix"), "kapa=0.1", "selection.regim=central", "head.l2=-1")
+    assert (code, err.splitlines()[0]) == (2, "alray: alray select has 3 mistakes:")
+    assert "  strategy.kapa: unknown key" in err
+    assert "  selection.regim: unknown key. Did you mean `regime`?" in err
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"strategy": "marign"}, "Did you mean `margin`?"),
+        ({"budget": "0"}, "budget: is 0 (expected a whole number, 1 or more)"),
+        ({"runtime": "rya"}, "runtime.name: is 'rya' (expected one of ray, local) Did you mean `ray`?"),
+        ({"workers": "0"}, "runtime.workers: is 0"),
+        ({"out": "picks.json"}, "`picks.json`: the format of picks follows the suffix; expected .parquet or .csv."),
+    ],
+)
+def test_a_mistake_is_said_before_the_pool_is_read(pool: str, alray: Alray, changed: dict[str, str], said: str) -> None:
+    Path(pool).unlink()
+    code, out, err = alray(*words(pool, **changed))
+    assert (code, out) == (2, "")
+    assert said in err
+
+
+@pytest.mark.parametrize("name", ["labels.csv", "pool.parquet"])
+def test_a_file_that_is_not_picks_is_never_overwritten(pool: str, alray: Alray, name: str) -> None:
+    precious = Path(pool).with_name(name)
+    before = precious.read_bytes()
+    code, _, err = alray(*words(pool, out=str(precious)))
+    assert code == StoragePathError.exit_code
+    assert "exists and is not a picks file, so it is left alone" in err
+    assert precious.read_bytes() == before
+
+
+def test_a_strategy_that_needs_labels_says_so(pool: str, alray: Alray) -> None:
+    code, _, err = alray(*words(pool, labels=""))
+    assert code == ConfigError.exit_code
+    assert "label" in err
+
+
+def test_random_needs_no_labels(pool: str, alray: Alray) -> None:
+    code, _, err = alray(*words(pool, labels="", strategy="random"))
+    assert code == 0, err
+
+
+def test_a_given_head_is_used(pool: str, alray: Alray) -> None:
+    code, _, err = alray(*words(pool), "--head=none.safetensors")
+    assert code == 2
+    assert "none.safetensors" in err
