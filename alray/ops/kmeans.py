@@ -27,6 +27,8 @@ def nearest(rows_ND: Tensor, centroids_KD: Tensor) -> tuple[Tensor, Tensor]:
 
     Ties go to the lowest centroid. Distances are ‖x‖² − 2 x·c + ‖c‖², clamped at 0.
     """
+    if not len(rows_ND):
+        return torch.zeros(0, dtype=torch.int64), torch.zeros(0)
     labels, squared = [], []
     bias_K = centroids_KD.square().sum(dim=1)
     for chunk in rows_ND.split(CHUNK):
@@ -34,8 +36,6 @@ def nearest(rows_ND: Tensor, centroids_KD: Tensor) -> tuple[Tensor, Tensor]:
         least = torch.addmm(bias_K, x, centroids_KD.T, alpha=-2.0).min(dim=1)
         labels.append(least.indices)
         squared.append((least.values + x.square().sum(dim=1)).clamp_min(0))
-    if not labels:
-        return torch.zeros(0, dtype=torch.int64), torch.zeros(0)
     return torch.cat(labels), torch.cat(squared)
 
 

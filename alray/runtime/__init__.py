@@ -22,6 +22,9 @@ def open_runtime(config: RuntimeConfig) -> Runtime:
     """Open the runtime that the setting `runtime:` names. Close it when done; it is a context manager."""
     if config.name == "local":
         return LocalRuntime()
+    from alray.runtime import ray_cluster
+
+    ray_cluster.prepare_environment(config)  # Ray reads its environment when it is imported
     from alray.runtime.ray import RayRuntime
 
     return RayRuntime(config)

@@ -95,8 +95,33 @@ class Held(ABC):
         """Return `fn(state, *args)` of every shard."""
 
     @abstractmethod
-    def reduce(self, fn: Callable[..., Any], merge: Callable[[list[Any]], Any], *args: Any) -> Any:
-        """Return the `merge` of `fn(state, *args)` over all shards, in a tree whose shape only the shards decide."""
+    def reduce_groups(
+        self,
+        fn: Callable[..., Any],
+        merge: Callable[[list[Any]], Any],
+        groups: Sequence[Sequence[int]],
+        *args: Any,
+        finish: Callable[[Any], Any] | None = None,
+    ) -> list[Any]:
+        """Return one result per group of shard positions: `finish(merge of fn(state, *args) over its shards)`.
+
+        The trees' shapes only the groups decide. Parts stay on the workers; only what `finish` returns comes back.
+        """
+
+    @property
+    @abstractmethod
+    def count(self) -> int:
+        """How many shards are held."""
+
+    def reduce(
+        self,
+        fn: Callable[..., Any],
+        merge: Callable[[list[Any]], Any],
+        *args: Any,
+        finish: Callable[[Any], Any] | None = None,
+    ) -> Any:
+        """Return `finish` of the `merge` of `fn(state, *args)` over all shards."""
+        return self.reduce_groups(fn, merge, [range(self.count)], *args, finish=finish)[0]
 
     @abstractmethod
     def close(self) -> None:

@@ -23,12 +23,22 @@ class LocalHeld(Held):
         with one_thread():
             return [fn(self._state(i), *args) for i in self._each()]
 
-    def reduce(self, fn: Callable[..., Any], merge: Callable[[list[Any]], Any], *args: Any) -> Any:
+    @property
+    def count(self) -> int:
+        return len(self._specs)
+
+    def reduce_groups(
+        self,
+        fn: Callable[..., Any],
+        merge: Callable[[list[Any]], Any],
+        groups: Sequence[Sequence[int]],
+        *args: Any,
+        finish: Callable[[Any], Any] | None = None,
+    ) -> list[Any]:
         parts = self.map(fn, *args)
         with one_thread():
-            while len(parts) > 1:
-                parts = [merge(parts[i : i + FAN_IN]) for i in range(0, len(parts), FAN_IN)]
-            return parts[0]
+            done = [merged([parts[i] for i in group], merge) for group in groups]
+            return [finish(part) for part in done] if finish else done
 
     def close(self) -> None:
         self._states.clear()
@@ -40,6 +50,13 @@ class LocalHeld(Held):
         if number not in self._states:
             self._states[number] = self._load(self._specs[number])
         return self._states[number]
+
+
+def merged(parts: list[Any], merge: Callable[[list[Any]], Any]) -> Any:
+    """Return the merge of `parts` in a tree of `FAN_IN`."""
+    while len(parts) > 1:
+        parts = [merge(parts[i : i + FAN_IN]) for i in range(0, len(parts), FAN_IN)]
+    return parts[0]
 
 
 class LocalRuntime(Runtime):

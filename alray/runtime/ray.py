@@ -60,6 +60,10 @@ class Host:
         with one_thread():
             return True, merge(list(parts))
 
+    def finish(self, finish: Callable[[Any], Any] | None, part: Any) -> Any:
+        with one_thread():
+            return finish(part) if finish else part
+
 def _task(fn: Callable[..., Any], args: tuple[Any, ...], *first: Any) -> Any:
     with one_thread():
         return fn(*first, *args)
@@ -139,35 +143,68 @@ class RayHeld(Held):
 
         return self._drive().results(len(self._specs), submit)
 
-    def reduce(self, fn: Callable[..., Any], merge: Callable[[list[Any]], Any], *args: Any) -> Any:
+    @property
+    def count(self) -> int:
+        return len(self._specs)
+
+    def reduce_groups(
+        self,
+        fn: Callable[..., Any],
+        merge: Callable[[list[Any]], Any],
+        groups: Sequence[Sequence[int]],
+        *args: Any,
+        finish: Callable[[Any], Any] | None = None,
+    ) -> list[Any]:
         for attempt in itertools.count():
             try:
-                return self._reduce(fn, merge, args)
+                return self._grow(fn, merge, groups, args, finish)
             except PART_LOST as error:
                 if attempt >= self._runtime.config.max_restarts:
                     raise RuntimeFailure(f"{self._stage}: parts were lost {attempt + 1} times: {error}") from error
                 log.warning("%s: a part was lost with its node; computing the parts again", self._stage)
+        raise AssertionError
 
     def close(self) -> None:
         for actor in self._actors:
             ray.kill(actor)
         self._actors = []
 
-    def _reduce(self, fn: Callable[..., Any], merge: Callable[[list[Any]], Any], args: tuple[Any, ...]) -> Any:
+    def _grow(
+        self,
+        fn: Callable[..., Any],
+        merge: Callable[[list[Any]], Any],
+        groups: Sequence[Sequence[int]],
+        args: tuple[Any, ...],
+        finish: Callable[[Any], Any] | None,
+    ) -> list[Any]:
+        """Grow all groups' trees level by level, so that workers are busy across groups."""
         shared = ray.put(args)
 
         def leaf(i: int, slot: int) -> Any:
             return self._actors[slot].run_part.options(num_returns=2).remote(i, self._specs[i], fn, shared)
 
-        parts = self._drive().parts(len(self._specs), leaf)
-        while len(parts) > 1:
-            groups = [parts[i : i + FAN_IN] for i in range(0, len(parts), FAN_IN)]
+        leaves = self._drive().parts(self.count, leaf)
+        trees = [[leaves[i] for i in group] for group in groups]
+        while any(len(tree) > 1 for tree in trees):
+            trees = self._level(trees, merge)
+        return self._roots([tree[0] for tree in trees], finish)
 
-            def node(i: int, slot: int, groups: list[list[Any]] = groups) -> Any:
-                return self._actors[slot].merge_parts.options(num_returns=2).remote(merge, *groups[i])
+    def _level(self, trees: list[list[Any]], merge: Callable[[list[Any]], Any]) -> list[list[Any]]:
+        nodes = [(t, tree[i : i + FAN_IN]) for t, tree in enumerate(trees) for i in range(0, len(tree), FAN_IN)]
 
-            parts = self._drive().parts(len(groups), node)
-        return ray.get(parts[0], timeout=self._runtime.config.deadline_s)
+        def node(i: int, slot: int) -> Any:
+            return self._actors[slot].merge_parts.options(num_returns=2).remote(merge, *nodes[i][1])
+
+        above: list[list[Any]] = [[] for _ in trees]
+        for (t, _), part in zip(nodes, self._drive().parts(len(nodes), node), strict=True):
+            above[t].append(part)
+        return above
+
+    def _roots(self, roots: list[Any], finish: Callable[[Any], Any] | None) -> list[Any]:
+        def end(i: int, slot: int) -> Any:
+            return self._actors[slot].finish.remote(finish, roots[i])
+
+        return self._drive().results(len(roots), end)
 
     def _drive(self) -> Drive:
         return Drive(self._runtime.config, self._stage, width=len(self._actors), replace=self._replace)

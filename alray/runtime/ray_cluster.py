@@ -10,6 +10,7 @@ import ipaddress
 import logging
 import os
 import secrets
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,8 @@ def is_loopback(address: str) -> bool:
 
 def prepare_environment(config: RuntimeConfig) -> None:
     """Set what Ray reads from the environment; must run before `import ray`. What the user has set stays."""
+    if "ray" in sys.modules and "RAY_AUTH_MODE" not in os.environ and not sys.modules["ray"].is_initialized():
+        log.warning("Ray was imported before alray opened its runtime; set RAY_AUTH_MODE yourself if it will not start")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")  # a report waits for this poll
@@ -85,8 +88,10 @@ def prepare_environment(config: RuntimeConfig) -> None:
 
 
 def join(config: RuntimeConfig) -> bool:
-    """Connect this process to a cluster and return whether alray started it (and must stop it)."""
-    prepare_environment(config)
+    """Connect this process to a cluster and return whether alray started it (and must stop it).
+
+    `prepare_environment` must have run before.
+    """
     import ray
 
     if ray.is_initialized():

@@ -1,0 +1,131 @@
+"""One shard resident on a worker, and the scan that gives its rows scores.
+
+Every function here is pure in (shard, scan): a worker that restarts, or another that takes over, computes the same bits
+again. What a scan computed stays in the shard's memory under the scan's token, so that passes after the first are cheap.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from alray import seeds
+from alray.errors import RuntimeFailure
+from alray.features import FeatureShard
+from alray.models.head import Head
+from alray.ops.kmeans import CHUNK
+from alray.strategies import Strategy
+from alray.table import Ids, Table
+
+T = TypeVar("T")
+KEPT = 4
+"""Values of earlier scans that a shard remembers."""
+
+
+@dataclass(frozen=True)
+class Exclusion:
+    """Rows that may not be picked, by id. Membership goes by 64-bit hash first and is then confirmed by the id."""
+
+    ids: frozenset[str]
+
+    def mask(self, shard: Resident) -> npt.NDArray[np.bool_]:
+        """Return which of the shard's rows are excluded, [N]."""
+        hit_N = np.isin(shard.hashes, seeds.hash_ids(self.ids))
+        for row in np.flatnonzero(hit_N):
+            hit_N[row] = shard.ids[row] in self.ids
+        return hit_N
+
+
+@dataclass(frozen=True)
+class Scan:
+    """All that one selection needs on every shard. Small: it is sent with each call."""
+
+    token: str
+    version: str
+    strategy: Strategy
+    prepared: dict[str, Any]
+    head: Head | None
+    excluded: Exclusion
+
+
+class Resident:
+    """The rows of one shard: ids, their hashes, fp16 features (memory-mapped where they are a local file), and a memo."""
+
+    def __init__(self, spec: FeatureShard) -> None:
+        rows = spec.read()
+        self.spec, self.ids, self.ok_N, self.reasons = spec, rows.ids, rows.ok_N, rows.reasons
+        self.features_ND = rows.features_ND
+        self.hashes = seeds.hash_ids(rows.ids)
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._memo: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
+
+    def chunks(self) -> Iterator[tuple[slice, Tensor]]:
+        """Yield (rows, fp32 features) of each fixed chunk: the unit of every computation, so that replays agree in bits."""
+        for start in range(0, len(self.ids), CHUNK):
+            rows = slice(start, min(start + CHUNK, len(self.ids)))
+            yield rows, torch.from_numpy(self.features_ND[rows].astype(np.float32)).to(self.device)
+
+    def remember(self, key: tuple[Any, ...], compute: Callable[[], T]) -> T:
+        """Return the value under `key`, computed once; the oldest of more than a few is forgotten."""
+        if key not in self._memo:
+            self._memo[key] = compute()
+            if len(self._memo) > KEPT:
+                self._memo.popitem(last=False)
+        value: T = self._memo[key]
+        return value
+
+
+def scores(shard: Resident, scan: Scan) -> npt.NDArray[np.float32]:
+    """Return the score of every row, [N]; NaN marks rows that may not be picked."""
+    return shard.remember(("scores", scan.token), lambda: _scores(shard, scan))
+
+
+def _scores(shard: Resident, scan: Scan) -> npt.NDArray[np.float32]:
+    if shard.spec.version != scan.version:
+        raise RuntimeFailure(
+            f"Shard {shard.spec.number} holds features of version {shard.spec.version}, the scan is of {scan.version}. "
+            "Two versions were mixed; run `alray features` and select again."
+        )
+    out_N = np.empty(len(shard.ids), dtype=np.float32)
+    for rows, features_ND in shard.chunks():
+        table = Table(shard.ids[rows], columns(scan, features_ND, shard.hashes[rows]))
+        out_N[rows] = scan.strategy.score(table, scan.prepared).cpu().numpy()
+    out_N[scan.excluded.mask(shard) | ~shard.ok_N] = np.nan
+    return out_N
+
+
+def columns(scan: Scan, features_ND: Tensor, hashes_N: seeds.Hashes) -> dict[str, Tensor]:
+    """Return the columns that the scan's strategy needs of one chunk, and no others."""
+    needs, out = scan.strategy.needs, {}
+    if "hash" in needs:
+        out["hash"] = torch.from_numpy(hashes_N.view(np.int64))
+    if "features" in needs:
+        out["features"] = features_ND
+    if needs & {"hidden", "logits", "probs"}:
+        assert scan.head is not None
+        hidden_NH = scan.head.hidden(features_ND)
+        weight_CH, bias_C = (t.to(hidden_NH.device) for t in scan.head.last)
+        logits_NC = torch.addmm(bias_C, hidden_NH, weight_CH.T) if needs & {"logits", "probs"} else hidden_NH
+        wanted = {"hidden": hidden_NH, "logits": logits_NC}
+        out |= {name: column for name, column in wanted.items() if name in needs}
+        if "probs" in needs:
+            out["probs"] = logits_NC.softmax(dim=1)
+    return out
+
+
+def bad_rows(shard: Resident) -> list[tuple[str, int, int, str]]:
+    """Return (id, shard, row, reason) of each row that could not be read."""
+    return [(str(shard.ids[row]), shard.spec.number, row, why) for row, why in sorted(shard.reasons.items())]
+
+
+def find_rows(shard: Resident, wanted: Exclusion) -> tuple[Ids, npt.NDArray[np.float16], npt.NDArray[np.bool_]]:
+    """Return (ids, fp16 features, fine or not) of the shard's rows whose id is wanted."""
+    rows = np.flatnonzero(wanted.mask(shard))
+    return shard.ids[rows], shard.features_ND[rows], shard.ok_N[rows]

@@ -1,0 +1,253 @@
+"""A pool resident on a runtime's workers: look rows up, and select the best of it with any strategy.
+
+The five stages of every selection (design §2): prepare (once) → score (a map over shards) → shortlist (one global rule) →
+diversify (passes over the shards) → fill. What a strategy does not say, this pipeline decides.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from alray import seeds
+from alray.config import Config
+from alray.errors import LabelsError, StrategyError
+from alray.features import FeatureSet
+from alray.pool.quarantine import Quarantine
+from alray.runtime import Runtime, one_thread
+from alray.selection import central, coreset, shortlisted
+from alray.selection.clusters import medoids
+from alray.selection.picks import Picks, Reason
+from alray.selection.resident import Exclusion, Resident, Scan, bad_rows, find_rows
+from alray.strategies import Given, Strategy
+from alray.strategies.base import HEAD_NEEDS
+from alray.strategies.shortlist import Cut
+from alray.table import Ids, Table, as_ids
+
+log = logging.getLogger(__name__)
+
+CENTRAL_BYTES = 256 * 2**20
+"""Unit fp16 rows that one worker may gather: fp32 copies of them make three times as much."""
+
+CENTRAL_WORK = 2e10
+"""M·B·D of one central Lloyd step; a hundred of them take about a minute on one core."""
+
+
+class SelectionConfig(Config):
+    """How the shortlist becomes picks."""
+
+    regime: Literal["auto", "central", "coreset"] = "auto"  # of k-means; auto goes by the shortlist's size
+
+
+@dataclass
+class Selection:
+    """The answer: picks in rank order, a report of what each stage saw and took, and the rows that could not be read."""
+
+    picks: Picks
+    report: dict[str, Any]
+    quarantine: Quarantine = field(default_factory=Quarantine)
+    head: Any = None
+
+
+class ResidentPool:
+    """The shards of one feature set on a runtime's workers. Use it as a context manager."""
+
+    def __init__(self, features: FeatureSet, runtime: Runtime) -> None:
+        self.features, self.runtime = features, runtime
+        self.numbers = [shard.number for shard in features.shards]
+        self.held = runtime.hold(Resident, features.shards, stage="scan")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.held.close()
+
+    def quarantine(self) -> Quarantine:
+        """Return the pool's unreadable rows, each with its reason."""
+        found = Quarantine()
+        for rows in self.held.map(bad_rows):
+            for row in rows:
+                found.add(*row)
+        return found
+
+    def rows(self, ids: Collection[str]) -> Table:
+        """Return the features of the given ids, fp32, sorted by id. Rows in quarantine are left out, with a warning.
+
+        Raises LabelsError when an id is not in the pool.
+        """
+        parts = self.held.map(find_rows, Exclusion(frozenset(ids)))
+        found = np.concatenate([part[0] for part in parts])
+        if len(found) < len(set(ids)):
+            missing = sorted(set(ids) - set(found))
+            raise LabelsError(
+                f"{len(missing)} of {len(set(ids))} labelled ids are not in the pool: {', '.join(map(repr, missing[:5]))}"
+                f"{', …' if len(missing) > 5 else ''}. Give the pool that the labels belong to, or remove these rows."
+            )
+        features_ND = np.concatenate([part[1] for part in parts]).astype(np.float32)
+        fine = np.concatenate([part[2] for part in parts])
+        if not fine.all():
+            log.warning("%d labelled rows cannot be read and are not trained on", int((~fine).sum()))
+        keep = np.argsort(found.astype(str), kind="stable")
+        keep = keep[fine[keep]]
+        return Table(found[keep], {"features": torch.from_numpy(features_ND[keep])})
+
+    def select(
+        self,
+        strategy: Strategy,
+        given: Given,
+        *,
+        excluded: Collection[str] = (),
+        config: SelectionConfig | None = None,
+        reason: Reason = "strategy",
+    ) -> Selection:
+        """Return `given.budget` distinct rows, none of them `excluded`; fewer, with a warning, when the pool has fewer."""
+        return _Round(self, strategy, given, frozenset(excluded), config or SelectionConfig()).run(reason)
+
+
+class _Round:
+    """One selection on its way through the five stages."""
+
+    def __init__(
+        self, pool: ResidentPool, strategy: Strategy, given: Given, excluded: frozenset[str], config: SelectionConfig
+    ) -> None:
+        self.pool, self.strategy, self.given, self.config = pool, strategy, given, config
+        self.budget = given.budget
+        self.seconds: dict[str, float] = {}
+        self.report: dict[str, Any] = {"strategy": strategy.name, "budget": given.budget, "seconds": self.seconds}
+        with self._stage("prepare"), one_thread():
+            check_needs(strategy, given)
+            self.scan = Scan(
+                token=uuid.uuid4().hex,
+                version=pool.features.version,
+                strategy=strategy,
+                prepared=strategy.prepare(with_hidden(given)),
+                head=given.head,
+                excluded=Exclusion(excluded),
+            )
+
+    def run(self, reason: Reason) -> Selection:
+        if self.budget < 1:
+            raise StrategyError(f"The budget is {self.budget}; expected at least 1 row to pick.")
+        with self._stage("score"):
+            rule = self.strategy.shortlist(self.budget)
+            total = self.pool.held.reduce(shortlisted.statistic, shortlisted.add, self.scan, rule)
+        available, cut = int(total[0]), rule.decide(total[1:])
+        self.report |= {"available": available, "cap": cut.cap}
+        ids, scores = self._choose(cut, total)
+        reasons: list[Reason] = [reason] * len(ids)
+        if len(ids) < min(self.budget, available):
+            with self._stage("fill"):
+                more, more_scores = self._fill(ids)
+            ids, scores = np.concatenate([ids, more]), np.concatenate([scores, more_scores])
+            reasons += ["fill"] * len(more)
+        if len(ids) < self.budget:
+            log.warning("The pool has %d rows left to pick from; the budget is %d", available, self.budget)
+        self.report |= {"picked": len(ids), "filled": reasons.count("fill"), "hardware": self.pool.runtime.hardware}
+        return Selection(Picks.ranked(ids, scores, tuple(reasons)), self.report, self.pool.quarantine(), self.given.head)
+
+    def _choose(self, cut: Cut, total: npt.NDArray[np.int64]) -> tuple[Ids, npt.NDArray[np.float32]]:
+        """Shortlist, and diversify what is longer than the budget."""
+        if cut.best is not None:
+            with self._stage("shortlist"):
+                return self._best(cut.best, cut.above)
+        limit, candidates = shortlisted.Limit(cut.above), self._candidates(cut)
+        self.report |= {"candidates": candidates, "candidates_per_pick": candidates / self.budget}
+        most = getattr(self.strategy, "shortlist_multiple", None)
+        if most is not None and candidates > most * self.budget:
+            candidates = int(most * self.budget)
+            scores, ids = self._ranked(candidates, cut.above)
+            limit = shortlisted.Limit(cut.above, (float(scores[-1]), str(ids[-1])))
+        self.report["shortlist"] = candidates
+        log.info("%s: %d candidates for %d picks (cap %s)", self.strategy.name, candidates, self.budget, cut.cap)
+        if candidates <= self.budget or self.strategy.diversity == "none":
+            with self._stage("shortlist"):
+                return self._best(min(candidates, self.budget), cut.above)
+        with self._stage("diversify"):
+            return self._diversify(limit, candidates)
+
+    def _candidates(self, cut: Cut) -> int:
+        counts = self.pool.held.reduce(count_above, shortlisted.add, self.scan, shortlisted.Limit(cut.above))
+        return int(counts[0])
+
+    def _ranked(self, count: int, above: float) -> shortlisted.Ranked:
+        merge = shortlisted.MergeRanked(count)
+        found: shortlisted.Ranked = self.pool.held.reduce(shortlisted.best, merge, self.scan, count, above)
+        return found
+
+    def _best(self, count: int, above: float) -> tuple[Ids, npt.NDArray[np.float32]]:
+        if count == 0:
+            return as_ids([]), np.zeros(0, dtype=np.float32)
+        scores, ids = self._ranked(count, above)
+        return ids, scores
+
+    def _diversify(self, limit: shortlisted.Limit, candidates: int) -> tuple[Ids, npt.NDArray[np.float32]]:
+        held, given = self.pool.held, self.given
+        regime = self.regime(candidates)
+        keyed = {"clusters": self.budget, "seed": given.seed, "round": given.round}
+        if regime == "central":
+            centroids_KD = central.centroids(held, self.scan, limit, **keyed)
+        else:
+            numbers = self.pool.numbers
+            centroids_KD = coreset.centroids(held, self.pool.runtime, numbers, self.scan, limit, **keyed)
+        ids, scores, inertia = medoids(held, self.scan, limit, centroids_KD, self.budget)
+        self.report |= {"regime": regime, "inertia": inertia}
+        return ids, scores
+
+    def regime(self, candidates: int) -> str:
+        """Return the regime for so many candidates: by their bytes and by the work of one k-means step."""
+        if self.config.regime != "auto":
+            return self.config.regime
+        size = self.given.head.hidden_dim if self.given.head else self.pool.features.dim
+        small = candidates * size * 2 <= CENTRAL_BYTES and candidates * self.budget * size <= CENTRAL_WORK
+        return "central" if small else "coreset"
+
+    def _fill(self, ids: Ids) -> tuple[Ids, npt.NDArray[np.float32]]:
+        count, taken = self.budget - len(ids), Exclusion(frozenset(ids))
+        stream = seeds.key(self.given.seed, "fill", self.given.round)
+        merge = shortlisted.MergeDrawn(count)
+        (_, more), scores = self.pool.held.reduce(shortlisted.drawn, merge, self.scan, count, stream, taken)
+        return more, np.array([scores[i] for i in more], dtype=np.float32)
+
+    @contextmanager
+    def _stage(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[name] = round(time.perf_counter() - start, 3)
+
+
+def count_above(shard: Resident, scan: Scan, limit: shortlisted.Limit) -> npt.NDArray[np.int64]:
+    """Return how many of the shard's rows are within the limit, [1]."""
+    return np.array([len(limit.rows(shard, scan))], dtype=np.int64)
+
+
+def with_hidden(given: Given) -> Given:
+    """Return `given` with the labelled rows' hidden activations beside their features."""
+    if given.head is None or given.labelled is None:
+        return given
+    hidden_MH = given.head.hidden(given.labelled["features"])
+    return Given(**{**vars(given), "labelled": given.labelled.with_columns(hidden=hidden_MH)})
+
+
+def check_needs(strategy: Strategy, given: Given) -> None:
+    """Refuse a strategy whose needs are not met, and say what would meet them."""
+    if strategy.needs & HEAD_NEEDS and given.head is None:
+        raise StrategyError(
+            f"`{strategy.name}` scores rows by a head's predictions, and there is neither a head nor labels to fit one. "
+            "Give `--labels` or `--head`, or use `random`, which needs none."
+        )
+    if "backbone+images" in strategy.needs and given.backbone is None:
+        raise StrategyError(f"`{strategy.name}` needs a backbone and pictures; a pool of features cannot meet that.")
+

@@ -1,0 +1,133 @@
+"""One selection without a campaign: from a pool of features and a labels file to B picks."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import nullcontext
+from typing import Any, Literal
+
+import torch
+
+from alray.config import parse
+from alray.errors import LabelsError, PoolError, StrategyError
+from alray.features import FeatureSet, from_pool
+from alray.labelling import CANCELLED, Labels, read_labels
+from alray.models.head import Head
+from alray.pool import Pool, PoolConfig
+from alray.runtime import Runtime, RuntimeConfig, open_runtime
+from alray.selection.resident_pool import ResidentPool, Selection, SelectionConfig
+from alray.strategies import Given, Strategy, find
+from alray.strategies.base import HEAD_NEEDS
+from alray.table import Table
+from alray.training.probe import HeadConfig, fit_head
+
+log = logging.getLogger(__name__)
+
+LabelsLike = str | Mapping[str, str] | Labels
+
+
+def select(
+    strategy: str | Mapping[str, Any] | Strategy,
+    pool: str | Sequence[str] | Pool | FeatureSet,
+    *,
+    budget: int,
+    labels: LabelsLike | None = None,
+    head: Head | str | None = None,
+    seed: int = 0,
+    round: int = 0,
+    exclude: Collection[str] = (),
+    runtime: Runtime | Literal["ray", "local"] = "local",
+    regime: Literal["auto", "central", "coreset"] = "auto",
+    classes: Sequence[str] | None = None,
+    head_config: HeadConfig | None = None,
+    max_quarantine: float | None = None,
+) -> Selection:
+    """Return the `budget` rows of `pool` to label next: distinct, none labelled, the same on any runtime.
+
+    `pool` has features (a path, glob, folder or URI of Parquet files, a `Pool`, or a `FeatureSet`); `labels` is a file
+    `id,label` or a mapping. Without a `head`, a linear one is fitted on the labels. `exclude` are further ids not to pick.
+
+    Raises PoolError, LabelsError, ModelError, StrategyError and QuarantineError for what the caller can put right.
+    """
+    chosen = find(strategy)
+    if budget < 1:
+        raise StrategyError(f"The budget is {budget}; expected at least 1 row to pick.")
+    known = as_labels(labels)
+    features, share = open_features(pool, max_quarantine)
+    given_head = Head.load(head, classes) if isinstance(head, str) else head
+    with (
+        open_runtime(RuntimeConfig(name=runtime)) if isinstance(runtime, str) else nullcontext(runtime) as open_one,
+        ResidentPool(features, open_one) as resident,
+    ):
+        resident.quarantine().check(features.rows, share)
+        given = prepare_given(resident, chosen, known, given_head, budget, seed, round, classes, head_config)
+        excluded = {*asked_for(known), *exclude}
+        return resident.select(chosen, given, excluded=excluded, config=SelectionConfig(regime=regime))
+
+
+def as_labels(labels: LabelsLike | None) -> Labels:
+    """Return labels from a file, a mapping, or as they are; none is an empty table."""
+    if isinstance(labels, str):
+        return read_labels(labels)
+    return labels if isinstance(labels, Labels) else Labels.of(labels or {})
+
+
+def open_features(pool: str | Sequence[str] | Pool | FeatureSet, max_quarantine: float | None) -> tuple[FeatureSet, float]:
+    """Return a pool's features and the share of unreadable rows that it may have."""
+    share = parse({"path": "-"}, PoolConfig).max_quarantine if max_quarantine is None else max_quarantine
+    if isinstance(pool, FeatureSet):
+        return pool, share
+    opened = pool if isinstance(pool, Pool) else Pool.open(pool)
+    if opened.kind != "features":
+        raise PoolError(
+            f"The pool has {opened.kind} rows and no `features`; a selection without a campaign needs them. Run "
+            "`alray features CONFIG` first, or `alray run CONFIG`, which does both."
+        )
+    opened.check_ids()
+    return from_pool(opened), share
+
+
+def prepare_given(
+    pool: ResidentPool,
+    strategy: Strategy,
+    labels: Labels,
+    head: Head | None,
+    budget: int,
+    seed: int,
+    round: int,
+    classes: Sequence[str] | None = None,
+    head_config: HeadConfig | None = None,
+) -> Given:
+    """Return what the strategy may look at: the labelled rows sorted by id, their classes, and a head if it needs one."""
+    said = labels.mapping()
+    rows = pool.rows(said)
+    if not said or not strategy.needs & HEAD_NEEDS:
+        return Given(budget=budget, seed=seed, round=round, head=head)
+    texts = [said[i] for i in rows.ids]
+    if head is None:
+        names = tuple(classes) if classes else tuple(sorted(set(texts)))
+        arguments = (head_config or HeadConfig(), rows["features"].numpy(), texts, names, seed)
+        head = pool.runtime.call(fit_head, *arguments, stage="fit head")
+    return Given(
+        budget=budget, seed=seed, round=round, labelled=rows, label_M=label_numbers(texts, rows, head), head=head
+    )
+
+
+def asked_for(labels: Labels) -> set[str]:
+    """Return the ids that have been paid for: labelled or skipped, not cancelled."""
+    statuses = zip(labels.ids, labels.column("status"), strict=True)
+    return {id_ for id_, status in statuses if status != CANCELLED}
+
+
+def label_numbers(texts: Sequence[str], rows: Table, head: Head) -> torch.Tensor:
+    """Return the class index of each labelled row, [M]; a label that the head does not know is an error."""
+    number = {name: c for c, name in enumerate(head.classes)}
+    unknown = [(i, text) for i, text in zip(rows.ids, texts, strict=True) if text not in number]
+    if unknown:
+        shown = ", ".join(f"{i!r}: {text!r}" for i, text in unknown[:5])
+        raise LabelsError(
+            f"{len(unknown)} labels are not among the head's {len(head.classes)} classes: {shown}. Use labels of these "
+            "classes, or leave the head out so that one is fitted on the labels."
+        )
+    return torch.tensor([number[text] for text in texts], dtype=torch.int64)
