@@ -1,0 +1,121 @@
+"""The clients that reach storage: pyarrow's file systems, and boto3 for what must be conditional.
+
+They are built where they are used, once per process, from AWS_* variables, so that workers inherit them and no client
+crosses a fork. Every wait is bounded; what the system raises becomes one of our errors, with the URI in its message.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import pyarrow as pa
+import pyarrow.fs as pafs
+
+from alray.errors import StorageError, StoragePathError
+from alray.storage import places
+
+CONNECT_S, ANSWER_S, ATTEMPTS = 5, 60, 4
+UNMET = {"412", "PreconditionFailed"}
+BUSY = {"409", "ConditionalRequestConflict"}  # another conditional write was under way: try again
+_NOT_THERE = {"404", "NoSuchKey", "NoSuchBucket", "NotFound"}
+_PUBLIC = (
+    "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE", "AWS_CONFIG_FILE",
+    "AWS_SHARED_CREDENTIALS_FILE", "AWS_CA_BUNDLE", "AWS_ROLE_ARN", "AWS_EC2_METADATA_DISABLED",
+)  # fmt: skip
+
+
+def configure(endpoint: str | None, region: str | None) -> None:
+    """Point S3 at `endpoint` and `region` in this process and those it starts; None leaves what is set."""
+    if endpoint is not None:
+        parts = urlsplit(endpoint)
+        if "@" in parts.netloc:
+            raise StoragePathError("`storage.endpoint` must not hold credentials. Put them in the environment.")
+        if parts.scheme not in ("http", "https") or not parts.netloc:
+            raise StoragePathError(f"`storage.endpoint` is {endpoint!r}; it must begin with http:// or https://.")
+        os.environ["AWS_ENDPOINT_URL_S3"] = endpoint
+    if region is not None:
+        os.environ["AWS_REGION"] = os.environ["AWS_DEFAULT_REGION"] = region
+
+
+def environment() -> dict[str, str]:
+    """Return the AWS_* variables that a worker needs to find the same storage; never a secret."""
+    return {name: os.environ[name] for name in _PUBLIC if name in os.environ}
+
+
+def filesystem(scheme: str) -> pafs.FileSystem:
+    return _build_filesystem(scheme, os.getpid(), *_endpoint_region())
+
+
+@contextmanager
+def named(verb: str, uri: str) -> Iterator[None]:
+    """Turn what the system raises into our errors, with the URI in the message."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise StoragePathError(f"Cannot {verb} {uri}: there is no such file. Check the path.") from error
+    except (OSError, pa.ArrowException) as error:
+        raise StorageError(f"Cannot {verb} {uri}: {error}") from error
+
+
+class Refused(Exception):
+    """A conditional request was answered with this code."""
+
+
+def s3(verb: str, uri: str, operation: str, **arguments: Any) -> dict[str, Any]:
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    bucket, key = places.place_of(uri).bucket_key
+    client = _build_client(os.getpid(), *_endpoint_region())
+    try:
+        answer: dict[str, Any] = getattr(client, operation)(Bucket=bucket, Key=key, **arguments)
+        return answer
+    except ClientError as error:
+        code = error.response["Error"]["Code"]
+        if code in UNMET | BUSY:
+            raise Refused(code) from error
+        if code in _NOT_THERE:
+            raise StoragePathError(f"Cannot {verb} {uri}: there is no such file or bucket ({code}).") from error
+        raise StorageError(f"Cannot {verb} {uri}: {error}") from error
+    except BotoCoreError as error:
+        raise StorageError(f"Cannot {verb} {uri}: {error}") from error
+
+
+@functools.lru_cache(maxsize=8)
+def _build_filesystem(scheme: str, _pid: int, endpoint: str | None, region: str | None) -> pafs.FileSystem:
+    if scheme == "file":
+        return pafs.LocalFileSystem()
+    if scheme == "gs":
+        return pafs.GcsFileSystem()
+    found = urlsplit(endpoint or "")
+    where = {"endpoint_override": found.netloc, "scheme": found.scheme} if endpoint else {}
+    retry = pafs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS)
+    return pafs.S3FileSystem(
+        region=region, connect_timeout=CONNECT_S, request_timeout=ANSWER_S, retry_strategy=retry, **where
+    )
+
+
+@functools.lru_cache(maxsize=4)
+def _build_client(_pid: int, endpoint: str | None, region: str | None) -> Any:
+    import boto3  # a third of a second, needed only on S3
+    from botocore.config import Config
+
+    config = Config(
+        connect_timeout=CONNECT_S,
+        read_timeout=ANSWER_S,
+        retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
+        s3={"addressing_style": "path"} if endpoint else {},
+        request_checksum_calculation="when_required",  # other S3 servers refuse the newer trailing checksums
+        response_checksum_validation="when_required",
+    )
+    return boto3.session.Session().client("s3", endpoint_url=endpoint, region_name=region, config=config)
+
+
+def _endpoint_region() -> tuple[str | None, str | None]:
+    get = os.environ.get
+    endpoint = get("AWS_ENDPOINT_URL_S3") or get("AWS_ENDPOINT_URL")
+    return endpoint, get("AWS_REGION") or get("AWS_DEFAULT_REGION") or ("us-east-1" if endpoint else None)
