@@ -68,7 +68,7 @@ class Head:
     @property
     def last(self) -> tuple[Tensor, Tensor]:
         """The last affine layer: weight [C, H] and bias [C], fp32."""
-        return torch.from_numpy(self.weights["weight"]), torch.from_numpy(self.weights["bias"])
+        return self._tensor("weight"), self._tensor("bias")
 
     def hidden(self, x_ND: Tensor) -> Tensor:
         """Return what the last affine layer takes, fp32 [N, H], for fp32 features."""
@@ -124,8 +124,11 @@ class Head:
         return Head(kind, named, arrays, source=source)
 
     def _affine(self, x: Tensor, weight: str, bias: str) -> Tensor:
-        weight_t = torch.from_numpy(self.weights[weight]).to(x.device)
-        return torch.addmm(torch.from_numpy(self.weights[bias]).to(x.device), x, weight_t.t())
+        return torch.addmm(self._tensor(bias).to(x.device), x, self._tensor(weight).to(x.device).t())
+
+    def _tensor(self, name: str) -> Tensor:
+        # An array that came from another process is read-only, which torch warns about: then, and only then, copy.
+        return torch.from_numpy(np.require(self.weights[name], requirements="W"))
 
 
 def _checked(kind: str, weights: Mapping[str, np.ndarray], source: str) -> dict[str, np.ndarray]:

@@ -10,7 +10,6 @@ import ipaddress
 import logging
 import os
 import secrets
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -65,8 +64,6 @@ def is_loopback(address: str) -> bool:
 
 def prepare_environment(config: RuntimeConfig) -> None:
     """Set what Ray reads from the environment; must run before `import ray`. What the user has set stays."""
-    if "ray" in sys.modules and "RAY_AUTH_MODE" not in os.environ and not sys.modules["ray"].is_initialized():
-        log.warning("Ray was imported before alray opened its runtime; set RAY_AUTH_MODE yourself if it will not start")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")  # a report waits for this poll
@@ -87,6 +84,13 @@ def prepare_environment(config: RuntimeConfig) -> None:
         )
 
 
+def _refresh() -> None:
+    """Make Ray read its environment again: it caches it when it is imported, which may have been before alray was."""
+    from ray._raylet import Config
+
+    Config.initialize("")
+
+
 def join(config: RuntimeConfig) -> bool:
     """Connect this process to a cluster and return whether alray started it (and must stop it).
 
@@ -96,6 +100,7 @@ def join(config: RuntimeConfig) -> bool:
 
     if ray.is_initialized():
         return False
+    _refresh()
     settings: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "namespace": "alray"}
     if config.address is None:
         # Logical CPUs: a head room of two beyond the workers, or a pool of actors leaves none to the tasks that feed it.
