@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,11 +16,14 @@ import numpy as np
 import pyarrow as pa
 
 from alray import storage
-from alray.errors import AlrayError, StorageError
+from alray.errors import AlrayError, StorageError, StoragePathError
 from alray.features import extract, store
 from alray.pool import Shard
 
 log = logging.getLogger(__name__)
+
+LISTINGS = 20
+"""Times that a folder is listed again when it changes under the listing."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,11 @@ class Record:
 
 def names(folder: str) -> set[str]:
     """Return the names of the files in a folder; none if there is no folder."""
+    for _ in range(LISTINGS):
+        try:
+            return {uri.rsplit("/", 1)[-1] for uri in storage.list_files(folder)}
+        except StoragePathError:  # another driver renamed its temporary file just when it was looked at
+            time.sleep(0.01)
     return {uri.rsplit("/", 1)[-1] for uri in storage.list_files(folder)}
 
 
@@ -61,13 +70,15 @@ def finish(job: Job, version: str) -> Record:
                 raise
     try:
         storage.delete_folder(job.parts)
-    except StorageError as error:  # another driver is still putting a part there, which nobody will read
+    except AlrayError as error:  # another driver clears them too, or still puts one there, which nobody will read
         log.warning("parts are left over in %s: %s", job.parts, error)
     return _record(job, version)
 
 
 def _joined(job: Job, version: str) -> pa.RecordBatch:
-    features, reasons, at = [], {}, 0
+    features: list[store.Half] = []
+    reasons: dict[int, str] = {}
+    at = 0
     for number in range(job.chunks):
         uri = extract.part_uri(job.parts, number)
         part = store.read_batch(uri)
@@ -112,10 +123,10 @@ def write_manifest(
 def known(folder: str) -> dict[str, Record]:
     """Return the records in the manifests of all pools that share this folder, so that no file is read again."""
     records: dict[str, Record] = {}
-    for uri in storage.list_files(folder):
-        if uri.rsplit("/", 1)[-1].startswith("manifest-"):
-            for entry in storage.read_json(uri, schema=store.SCHEMA)["shards"]:
-                bad = tuple((int(row), str(name), str(reason)) for row, name, reason in entry["bad"])
+    for name in sorted(names(folder)):
+        if name.startswith("manifest-"):
+            for entry in storage.read_json(storage.join(folder, name), schema=store.SCHEMA)["shards"]:
+                bad = tuple((int(row), str(row_id), str(reason)) for row, row_id, reason in entry["bad"])
                 records[entry["key"]] = Record(entry["key"], entry["rows"], entry["dim"], entry["sha256"], bad)
     return records
 
