@@ -2,6 +2,7 @@
 
 from alray.pool.fetch import BadRow
 from alray.pool.pool import Pool, PoolConfig
+from alray.pool.quarantine import Quarantine
 from alray.pool.shard import Shard
 
-__all__ = ["BadRow", "Pool", "PoolConfig", "Shard"]
+__all__ = ["BadRow", "Pool", "PoolConfig", "Quarantine", "Shard"]

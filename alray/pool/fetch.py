@@ -13,9 +13,7 @@ from pathlib import Path
 
 from alray import storage
 from alray.errors import StorageError, StoragePathError
-
-MAX_BYTES = 64 << 20
-"""A picture file larger than this is not read."""
+from alray.pool import images
 
 IN_FLIGHT = 16
 """Remote pictures asked for at the same time."""
@@ -77,7 +75,7 @@ def _read_local(path: Path) -> bytes | BadRow:
         if not path.is_file():  # also keeps a reader from hanging on a pipe or a device
             return BadRow(f"{path} is no file" if path.exists() else f"{path} does not exist")
         size = path.stat().st_size
-        return _too_large(str(path), size) if size > MAX_BYTES else path.read_bytes()
+        return _too_large(str(path), size) if size > images.MAX_BYTES else path.read_bytes()
     except OSError as error:
         return BadRow(f"{path} cannot be read: {error.strerror or error}")
 
@@ -86,7 +84,7 @@ def _read_remote(uri: str) -> bytes | BadRow:
     try:
         with storage.open_input(uri) as source:
             size = int(source.size())
-            return _too_large(uri, size) if size > MAX_BYTES else bytes(source.read(size))
+            return _too_large(uri, size) if size > images.MAX_BYTES else bytes(source.read(size))
     except StorageError as error:
         if "ACCESS_DENIED" in str(error):  # of this picture; other failures are of the storage
             return BadRow(f"{uri} cannot be read: access denied")
@@ -96,7 +94,7 @@ def _read_remote(uri: str) -> bytes | BadRow:
 
 
 def _too_large(uri: str, size: int) -> BadRow:
-    return BadRow(f"{uri} has {size:,} bytes, more than {MAX_BYTES:,}")
+    return BadRow(f"{uri} has {size:,} bytes, more than {images.MAX_BYTES:,}")
 
 
 def _remote(uri: str) -> bool:

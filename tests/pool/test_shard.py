@@ -11,7 +11,7 @@ import pytest
 
 from alray import storage
 from alray.errors import PoolError, StorageError
-from alray.pool import BadRow, Pool, fetch
+from alray.pool import BadRow, Pool, fetch, images
 from alray.pool import parquet as reader
 
 
@@ -76,7 +76,7 @@ def test_uris_are_found_beside_their_file_and_nowhere_above(tmp_path: Path) -> N
 
 
 def test_a_picture_file_that_is_too_large_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fetch, "MAX_BYTES", 10)
+    monkeypatch.setattr(images, "MAX_BYTES", 10)
     (tmp_path / "a.png").write_bytes(b"x" * 11)
     (tmp_path / "b.png").write_bytes(b"x" * 10)
     found = dict(Pool.open(str(tmp_path)).shards[0].images())
