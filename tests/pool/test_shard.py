@@ -7,6 +7,7 @@ from pathlib import Path
 
 import builders
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from alray import storage
@@ -39,6 +40,19 @@ def test_only_the_row_groups_touched_are_read(tmp_path: Path) -> None:
     assert [at for at, _ in reader.batches(path, ["id"], range(10, 11), 2)] == [10]
     shard = Pool.open(glob, rows_per_shard=20).shards[1]
     assert [row for row, _ in shard.images([1, 19])] == [1, 19]
+
+
+def test_row_groups_that_are_not_touched_may_be_damaged(tmp_path: Path) -> None:
+    glob, *_ = builders.features_pool(tmp_path, (40,), row_group=10)
+    path = tmp_path / "pool-00.parquet"
+    groups = pq.read_metadata(path)
+    begin = groups.row_group(2).column(0).dictionary_page_offset  # of rows 20 to 29
+    end = groups.row_group(3).column(0).dictionary_page_offset
+    path.write_bytes(path.read_bytes()[:begin] + b"\xff" * (end - begin) + path.read_bytes()[end:])
+    shards = Pool.open(glob, rows_per_shard=10).shards
+    assert [len(shards[n].features()[0]) + len(shards[n].ids()) for n in (0, 1, 3)] == [20, 20, 20]
+    with pytest.raises(PoolError, match="cannot be read as Parquet"):
+        shards[2].features()
 
 
 def test_extra_columns_are_kept(tmp_path: Path) -> None:
