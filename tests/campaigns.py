@@ -1,0 +1,54 @@
+"""A small pool of features in two files, its oracle and its test set; and the settings of a campaign on them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from alray import config
+from alray.campaign import Settings
+
+CLASSES, DIM, ROWS, TESTS = 3, 6, 40, 30
+
+
+def write_pool(folder: Path) -> None:
+    """Write pool-0.parquet, pool-1.parquet (40 rows each, the second sorted by class), oracle.parquet, test.parquet."""
+    rng = np.random.default_rng(0)
+    parts = [_rows(rng, f"p{part}-", ROWS, ordered=bool(part)) for part in range(2)]
+    for number, part in enumerate(parts):
+        pq.write_table(part.select(["id", "features"]), folder / f"pool-{number}.parquet")
+    pq.write_table(pa.concat_tables(parts).select(["id", "label"]), folder / "oracle.parquet")
+    pq.write_table(_rows(rng, "t-", TESTS, ordered=False), folder / "test.parquet")
+
+
+def _rows(rng: np.random.Generator, prefix: str, count: int, *, ordered: bool) -> pa.Table:
+    label_N = rng.integers(0, CLASSES, count)
+    label_N = np.sort(label_N) if ordered else label_N
+    x_ND = (np.eye(DIM)[label_N] + rng.normal(scale=0.8, size=(count, DIM))).astype(np.float16)
+    features = pa.FixedSizeListArray.from_arrays(pa.array(x_ND.reshape(-1)), DIM)
+    ids = [f"{prefix}{n:03d}" for n in range(count)]
+    return pa.table({"id": ids, "features": features, "label": [f"class-{c}" for c in label_N]})
+
+
+def raw_settings(data: Path, run: Path | str, **more: Any) -> dict[str, Any]:
+    """Return the settings of three rounds: 12, 6 and 3 labels."""
+    return {
+        "run": str(run),
+        "pool": f"{data}/pool-*.parquet",
+        "test": {"path": f"{data}/test.parquet", "labels": f"{data}/test.parquet"},
+        "strategy": "margin",
+        "budget": {"initial": 12, "per_round": 6, "total": 21},
+        "labeller": {"name": "oracle", "path": f"{data}/oracle.parquet"},
+        "costs": {"label": 0.1, "cpu_hour": 1.0},
+        "runtime": {"name": "local"},
+        **more,
+    }
+
+
+def settings(data: Path, run: Path | str, *overrides: str, **more: Any) -> Settings:
+    """Return `raw_settings` as settings, with `key=value` overrides."""
+    return config.parse(raw_settings(data, run, **more), Settings, overrides=overrides)
