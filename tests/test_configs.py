@@ -32,5 +32,5 @@ def test_the_readme_names_the_file(file: Path) -> None:
 
 def test_the_readme_explains_every_setting() -> None:
     rows = [line for line in (CONFIGS / "README.md").read_text().splitlines() if line.startswith("| `")]
-    explained = {word.split(".")[0] for row in rows for word in row.split("|")[1].replace("`", "").split(", ")}
+    explained = {word.strip(" `").split(".")[0] for row in rows for word in row.split("|")[1].split(",")}
     assert set(Settings.model_fields) - {"regime"} <= explained
