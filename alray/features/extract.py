@@ -143,7 +143,9 @@ class Embedder:
             blanks = np.zeros((self.batch - rows, *pictures.shape[1:]), pictures.dtype)
             pictures = np.concatenate([pictures, blanks])
         batch = torch.from_numpy(pictures).to(self.device)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+        # Convolutions of fp32 are otherwise rounded to TF32 on a GPU, by whichever algorithm is picked that day.
+        exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+        with exact, torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             out = self.backbone(batch)
         values: npt.NDArray[np.float32] = out[:rows].float().cpu().numpy()
         return values

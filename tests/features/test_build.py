@@ -385,7 +385,8 @@ with open_runtime(RuntimeConfig(name="ray", workers=2, object_store_bytes=100 * 
 def test_a_killed_driver_on_ray_is_taken_up_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pool = damaged(tmp_path / "pool", rows_per_shard=20, files=(70, 30))
     whole, cut = on_resnet(tmp_path / "whole"), on_resnet(tmp_path / "cut")
-    driver = subprocess.Popen([sys.executable, "-c", DRIVER, str(tmp_path / "pool" / "*.parquet"), cut.model_dump_json()])
+    command = [sys.executable, "-c", DRIVER, str(tmp_path / "pool" / "*.parquet"), cut.model_dump_json()]
+    driver = subprocess.Popen(command)
     try:
         give_up = time.monotonic() + 120
         while sum(name.startswith("shard-") for name in files_of(cut.path)) < 2:
@@ -401,4 +402,5 @@ def test_a_killed_driver_on_ray_is_taken_up_where_it_was(tmp_path: Path, monkeyp
     build(pool, cut, LocalRuntime(), seed=3)
     assert left.items() <= files_of(cut.path).items()
     build(pool, whole, LocalRuntime(), seed=3)
-    assert {n: d for n, d in contents(cut.path).items() if not n.startswith((".tmp-", "chunk-"))} == contents(whole.path)
+    kept = {n: d for n, d in contents(cut.path).items() if not n.startswith((storage.TEMPORARY, "chunk-"))}
+    assert kept == contents(whole.path)
