@@ -133,6 +133,10 @@ class Family(Choice, Generic[C]):
         except PydanticCustomError:
             return None
 
+    def name_of(self, value: C) -> str:
+        """Return the name of a member's instance; that of its class where it is not in the family."""
+        return next((name for name, member in self.members.items() if type(value) is member), type(value).__name__)
+
     def expected(self) -> str:
         """Return what may be given, in words."""
         return "one of " + ", ".join(sorted(self.members))
@@ -164,8 +168,7 @@ class Family(Choice, Generic[C]):
         return member.model_validate(fields)
 
     def _dump(self, value: C) -> dict[str, Any]:
-        name = next((n for n, member in self.members.items() if type(value) is member), None)
-        return {**({self.tag: name} if name else {}), **value.model_dump(mode="json")}
+        return {self.tag: self.name_of(value), **value.model_dump(mode="json")}
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_plain_validator_function(

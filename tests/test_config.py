@@ -182,6 +182,14 @@ def test_a_family_builds_by_name_by_mapping_and_from_an_instance() -> None:
     assert METHODS.build(Alfa()) == Alfa()
 
 
+def test_a_family_knows_the_name_of_an_instance() -> None:
+    class Odd(Method):
+        pass
+
+    assert METHODS.name_of(Alfa(eps=1)) == "alfa"
+    assert METHODS.name_of(Odd()) == "Odd"
+
+
 def test_another_name_for_a_member_is_taken_and_not_advertised() -> None:
     methods = config.family(Method, {"margin": Margin, "alfa": Alfa}, aliases={"AlphaMix": "alfa"})
     assert methods.build({"name": "AlphaMix", "draws": 2}) == Alfa(draws=2)
