@@ -21,9 +21,10 @@ from alray.runtime import RuntimeConfig
 from alray.selection import SelectionConfig
 from alray.strategies import Strategy
 from alray.strategies.registry import StrategyFamily
-from alray.training.probe import HeadConfig
+from alray.training import RECIPES, HeadConfig, LinearProbe, Recipe
 
 LabellerFamily = family(Labeller, LABELLERS)
+RecipeFamily = family(Recipe, RECIPES)
 
 
 class TestConfig(Config):
@@ -38,6 +39,7 @@ class TestConfig(Config):
 class TrainingConfig(Config):
     """How the labelled rows are trained on."""
 
+    recipe: Annotated[Recipe, RecipeFamily] = LinearProbe()
     when: Literal["every", "last"] = "every"  # rounds that run the recipe; the head is fitted in all of them
     holdout: float = Field(0.1, ge=0, lt=1)  # share of labelled rows that no model is trained on
 
@@ -91,13 +93,9 @@ class Settings(Config):
             raise ValueError("`budget.initial` is 0 and there are no `labels`: the first head needs some. Give one")
         if self.classes is not None and len(set(self.classes)) < len(self.classes):
             raise ValueError("`classes` has a name twice: name each class once")
-        if self.runtime.address not in (None, "auto", "local") and _is_relative(self.run):
+        if self.runtime.address not in (None, "auto", "local") and storage.is_relative(self.run):
             raise ValueError(
                 f"`run` is the relative path {self.run!r}, which another machine of the cluster at "
                 f"`runtime.address` {self.runtime.address} would look for elsewhere: give an absolute path or s3://"
             )
         return self
-
-
-def _is_relative(run: str) -> bool:
-    return not storage.is_remote(run) and not run.startswith(("/", "~", "file:"))

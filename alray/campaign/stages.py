@@ -1,63 +1,40 @@
-"""The stages of a round: each returns what the ledger has, or does the work, commits it and returns it.
-
-Workers are asked for when a stage first needs them, so that a campaign that waits for labels or is done holds none.
-"""
+"""The stages of a round: each returns what the ledger has, or does the work, commits it and returns it."""
 
 from __future__ import annotations
 
 import logging
-from contextlib import ExitStack
-from dataclasses import dataclass
-from functools import cached_property
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 import torch
 
-from alray.campaign import asking, budget, costs, measure, rounds, splits
+from alray.campaign import asking, budget, costs, delivery, rounds, splits
+from alray.campaign.delivery import Model
 from alray.campaign.ledger import Ledger
 from alray.campaign.material import Material
 from alray.campaign.opening import Opened
 from alray.campaign.rounds import Round
 from alray.campaign.settings import Settings
 from alray.campaign.splits import Split
+from alray.campaign.workplace import Workplace
 from alray.errors import LabelsError, nearest
-from alray.features import FeatureSet, build
 from alray.labelling import Labels
 from alray.models import Head
-from alray.pool import Pool
-from alray.pool.quarantine import Quarantine
-from alray.runtime import Resources, Runtime, open_runtime
-from alray.selection import Picks, ResidentPool, Selection
+from alray.selection import Picks, Selection
 from alray.strategies import Given, find
 from alray.table import as_ids
-from alray.training.probe import fit_head
+from alray.training import fit_head
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Model:
-    """What a round delivers: a head on features, or a checkpoint that a recipe trained."""
-
-    name: str
-    head: Head
-    checkpoint: str | None
-
-
 class Stages:
-    """One attempt at a campaign: its material, its workers once there are any, and its meter."""
+    """One attempt at a campaign."""
 
-    def __init__(
-        self, settings: Settings, ledger: Ledger, material: Material, opened: Opened, attempt: int
-    ) -> None:
+    def __init__(self, settings: Settings, ledger: Ledger, material: Material, opened: Opened, attempt: int) -> None:
         self.settings, self.ledger, self.material, self.opened = settings, ledger, material, opened
-        self._meter = costs.Meter(ledger, attempt, self._held)
-        self._workers = ExitStack()
-        self._round = 0
-        self._opened: Runtime | None = None
-        self._scan: ResidentPool | None = None
+        self.place = Workplace(settings, ledger, material, attempt)
 
     def __enter__(self) -> Self:
         return self
@@ -65,8 +42,7 @@ class Stages:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._release()
-        self._workers.close()
+        self.place.close()
 
     # The lines of the loop
 
@@ -74,166 +50,126 @@ class Stages:
         """Return the round that is open, or a new one; None when the budget is spent or a stopping rule holds."""
         done = rounds.closed(self.ledger)
         round = Round(self.ledger, len(done))
-        self._round = round.number
-        if round.has(rounds.PICKS):
+        self.place.round = round.number
+        if round.has(rounds.PICKS) or (not done and not self.settings.budget.initial):
             return round
-        stop = self.settings.stopping
-        if stop.rounds is not None and len(done) >= stop.rounds:
-            return None
-        if done and stop.accuracy is not None and (done[-1].json(rounds.RECORD)["accuracy"] or 0) >= stop.accuracy:
-            return None
-        first = round.number == 0 and self.settings.budget.initial == 0
-        return round if first or (self._allowance(round) and self._unasked()) else None
+        return None if self._stopped(done) or self._spent(round.number) else round
 
     def select(self, round: Round) -> Picks:
         """Return the round's picks: drawn at random in round 0, by the strategy and the last head after it."""
         if round.has(rounds.PICKS):
             return round.picks()
-        wanted = self._allowance(round)
+        wanted = self._allowance(round.number)
         if not wanted:
             return Picks(as_ids([]), np.zeros(0, dtype=np.float32), ())
-        scan = self._scanned()
-        with self._meter.stage("select", round.number):
-            chosen = self._chosen(scan, round, wanted)
+        scan, given = self.place.scan, self._given(round, wanted)
+        with self.place.meter.stage("select", round.number):
+            chosen: Selection = scan.select(
+                self.settings.strategy if round.number else find("random"), given, excluded=self._known(),
+                config=self.settings.selection, reason="strategy" if round.number else "initial",
+            )
             if len(chosen.picks):
                 round.commit_picks(chosen.picks)
         return chosen.picks
 
     def ask(self, round: Round, picks: Picks) -> bool:
         """Ask for the picks' labels and collect; return whether all of them are answered."""
-        ids = [str(i) for i in picks.ids]
         if round.has(rounds.LABELS):
             return True
-        with self._meter.stage("labels", round.number):
-            return asking.ask(self.ledger, self.settings.labeller, round.number, ids)
+        with self.place.meter.stage("labels", round.number):
+            return asking.ask(self.ledger, self.settings.labeller, round.number, [str(i) for i in picks.ids])
 
     def label(self, round: Round) -> Labels:
         """Return all labelled rows up to this round: given, and paid for."""
         if not round.has(rounds.LABELS):
             labels = Labels.concat([self.material.given, self.ledger.answers()]).labelled().sorted()
             self._refuse_empty(labels, round)
+            self._classes(labels)
             round.commit(rounds.LABELS, labels.to_bytes())
         return round.labels()
 
     def fit(self, round: Round, labels: Labels) -> Head:
         """Return the round's head, fitted on the features of the labelled rows that train."""
         if not round.has(rounds.HEAD):
-            scan = self._scanned()
-            with self._meter.stage("fit", round.number):
-                train = self._split(labels).train
+            scan, train = self.place.scan, self._split(labels).train
+            with self.place.meter.stage("fit", round.number):
                 rows = scan.rows(train)
-                texts = [train[i] for i in rows.ids]
-                head = scan.runtime.call(
-                    fit_head, self.settings.head, rows["features"].numpy(), texts, self._classes(labels),
-                    self.settings.seed, stage="fit",
+                head: Head = scan.runtime.call(
+                    fit_head, self.settings.head, rows["features"].numpy(), [train[i] for i in rows.ids],
+                    self._classes(labels), self.settings.seed, stage="fit",
                 )
                 round.commit(rounds.HEAD, head.to_bytes())
         return round.head()
 
     def train(self, round: Round, head: Head, labels: Labels) -> Model:
-        """Return the model that the round delivers: its head, or what `training.recipe` made of the labelled rows."""
-        return Model("head", head, None)
+        """Return the model that the round delivers: its head, or what the recipe made of the labelled rows."""
+        if round.has(rounds.TRAINED) or delivery.trains(self.place, last=self._last(round)):
+            return delivery.train(self.place, round, head, self._split(labels))
+        return Model("head", head)
 
     def test(self, round: Round, model: Model) -> None:
         """Measure the delivered model on the test rows, if there are any, and note what it stands on."""
         if round.has(rounds.METRICS):
             return
-        about = {"model": model.name, "features": self._features.version, "hardware": self._runtime.hardware}
-        found = self._tested(round, model) if self.material.test else {"accuracy": None}
+        test = self.material.test
+        found = delivery.accuracy(self.place, round, model, test) if test else {"accuracy": None}
+        about = {"model": model.name, "features": self.place.features.version, "hardware": self.place.runtime.hardware}
         round.commit(rounds.METRICS, {"schema": 1, **about, **found})
 
     def close(self, round: Round) -> None:
         """Add up what the round cost and write round.json, after which it is done."""
         if not round.has(rounds.COST):
-            closed = costs.records(self.ledger, round.number)
             paid = self.ledger.balance(round.number).paid
+            closed = costs.records(self.ledger, round.number)
             round.commit(rounds.COST, costs.summary(closed, self.settings.costs, labels=paid))
         round.commit(rounds.RECORD, self._record(round))
         done = round.json(rounds.RECORD)
         log.info("round %d: %d labels, accuracy %s", round.number, done["labels"], done["accuracy"])
 
-    # What they share
+    # When to stop
 
-    @property
-    def _runtime(self) -> Runtime:
-        if self._opened is None:
-            with self._meter.stage("workers", self._round):
-                self._opened = self._workers.enter_context(open_runtime(self.settings.runtime))
-        return self._opened
+    def _stopped(self, done: list[Round]) -> bool:
+        stop = self.settings.stopping
+        if stop.rounds is not None and len(done) >= stop.rounds:
+            return True
+        reached = done[-1].json(rounds.RECORD)["accuracy"] if done else None
+        return stop.accuracy is not None and reached is not None and reached >= stop.accuracy
 
-    @cached_property
-    def _features(self) -> FeatureSet:
-        return self._built(self.material.pool)
+    def _spent(self, number: int) -> bool:
+        return not self._allowance(number) or len(self._known()) >= self.material.pool.rows
 
-    @cached_property
-    def _test_features(self) -> FeatureSet:
-        assert self.material.test is not None
-        return self._built(self.material.test.pool)
+    def _last(self, round: Round) -> bool:
+        """Say whether no round follows, as far as is known before the round's model is tested."""
+        return self.settings.stopping.rounds == round.number + 1 or self._spent(round.number + 1)
 
-    def _tested(self, round: Round, model: Model) -> dict[str, Any]:
-        assert self.material.test is not None
-        features = self._test_features
-        with self._meter.stage("test", round.number):
-            return measure.head_metrics(model.head, features, self.material.test.labels, self._runtime)
+    def _allowance(self, number: int) -> int:
+        """Return how many labels a round may ask for: what earlier rounds asked for is spent."""
+        closed = [r.json(rounds.COST) for r in rounds.closed(self.ledger)]
+        sent, price = self.ledger.balance().committed, self.settings.costs.label
+        unpriced = sent - sum(cost["labels"] for cost in closed)
+        dollars = sum(cost["label_dollars"] for cost in closed) + unpriced * price
+        return budget.allowance(self.settings.budget, round=number, label_price=price, sent=sent, dollars=dollars)
 
-    def _built(self, pool: Pool) -> FeatureSet:
-        runtime = self._runtime
-        if pool.kind != "features":
-            self._release()  # a stage owns the cluster
-        with self._meter.stage("features", self._round):
-            features = build(pool, self.settings.features, runtime, seed=self.settings.seed)
-        features.quarantine.check(features.rows, self.settings.pool.max_quarantine)
-        return features
+    # What a round works with
 
-    def _scanned(self) -> ResidentPool:
-        """Return the resident pool, loading it if no stage before this one left it."""
-        if self._scan is None:
-            features, runtime = self._features, self._runtime
-            with self._meter.stage("load", self._round):
-                self._scan = ResidentPool(features, runtime)
-                self._keep_quarantine(self._scan.quarantine())
-        return self._scan
+    def _known(self) -> set[str]:
+        """Return the ids that may not be picked: labelled before, or asked for."""
+        return {*self.material.given.ids, *(ask.id for ask in self.ledger.asks())}
 
-    def _release(self) -> None:
-        if self._scan is not None:
-            self._scan.__exit__(None, None, None)
-            self._scan = None
-
-    def _held(self) -> Resources:
-        return self._opened.resources if self._opened is not None else Resources(cpus=0.0)
-
-    def _chosen(self, scan: ResidentPool, round: Round, wanted: int) -> Selection:
-        settings, excluded = self.settings, [*self.material.given.ids, *(a.id for a in self.ledger.asks())]
-        if round.number == 0:
-            given = Given(budget=wanted, seed=settings.seed, round=0)
-            return scan.select(find("random"), given, excluded=excluded, config=settings.selection, reason="initial")
-        given = self._given(scan, Round(self.ledger, round.number - 1), round.number, wanted)
-        return scan.select(settings.strategy, given, excluded=excluded, config=settings.selection)
-
-    def _given(self, scan: ResidentPool, last: Round, number: int, wanted: int) -> Given:
+    def _given(self, round: Round, wanted: int) -> Given:
         """Return what the strategy may look at: the labelled rows and the head of the round before."""
-        parts, head = self._split(last.labels()), last.head()
+        fixed: dict[str, Any] = {"budget": wanted, "seed": self.settings.seed, "round": round.number}
+        if round.number == 0:
+            return Given(**fixed)
+        before = Round(self.ledger, round.number - 1)
+        parts, head, scan = self._split(before.labels()), before.head(), self.place.scan
         labelled = scan.rows(parts.train)
-        classes = {name: c for c, name in enumerate(head.classes)}
+        number = {name: c for c, name in enumerate(head.classes)}
         return Given(
-            budget=wanted, seed=self.settings.seed, round=number, head=head, labelled=labelled,
-            label_M=torch.tensor([classes[parts.train[i]] for i in labelled.ids], dtype=torch.int64),
+            **fixed, head=head, labelled=labelled,
+            label_M=torch.tensor([number[parts.train[i]] for i in labelled.ids], dtype=torch.int64),
             holdout=scan.rows(parts.holdout) if parts.holdout else None, backbone=self.settings.features.backbone,
         )
-
-    def _allowance(self, round: Round) -> int:
-        """Return how many labels the round may ask for: what earlier rounds asked for is spent."""
-        committed = self.ledger.balance().committed
-        price = self.settings.costs.label
-        paid = sum(r.json(rounds.COST)["label_dollars"] for r in rounds.closed(self.ledger))
-        open_labels = committed - sum(r.json(rounds.COST)["labels"] for r in rounds.closed(self.ledger))
-        return budget.allowance(
-            self.settings.budget, round=round.number, label_price=price, sent=committed,
-            dollars=paid + open_labels * price,
-        )
-
-    def _unasked(self) -> int:
-        return self.material.pool.rows - len({*self.material.given.ids, *(a.id for a in self.ledger.asks())})
 
     def _split(self, labels: Labels) -> Split:
         return splits.split(labels.mapping(), self.settings.seed, self.settings.training.holdout)
@@ -258,18 +194,9 @@ class Stages:
                 "or held out). Raise `budget.initial`, or lower `training.holdout`."
             )
 
-    def _keep_quarantine(self, found: Quarantine) -> None:
-        """Stop if too much of the pool is unreadable; else keep the list of what is."""
-        pool = self.material.pool
-        found.check(pool.rows, self.settings.pool.max_quarantine)
-        if len(found):
-            self.ledger.guard()
-            found.write(self.ledger.uri("quarantine.parquet"))
-
-    def _record(self, round: Round) -> dict[str, object]:
-        """Return round.json: what the round used and made; its existence means that the round is done."""
-        tested = round.json(rounds.METRICS)
-        cost, picks = round.json(rounds.COST), round.has(rounds.PICKS)
+    def _record(self, round: Round) -> dict[str, Any]:
+        """Return round.json: what the round used and made."""
+        tested, cost, picks = round.json(rounds.METRICS), round.json(rounds.COST), round.has(rounds.PICKS)
         return {
             "schema": 1,
             "round": round.number,
@@ -277,6 +204,7 @@ class Stages:
             "picks_digest": round.picks().digest() if picks else None,
             "labels": cost["labels"],
             "label_dollars": cost["label_dollars"],
+            "cost": cost,
             "model": tested["model"],
             "accuracy": tested["accuracy"],
             "sha256": round.hashes(),

@@ -155,8 +155,13 @@ def _read_csv(uri: str) -> pa.Table:
 
 
 def _read_parquet(uri: str) -> pa.Table:
+    """Only the columns of labels: the file may hold pictures too."""
     try:
-        return storage.read_parquet(uri)
+        with storage.open_input(uri) as file:
+            parquet = pyarrow.parquet.ParquetFile(file)
+            names = [n for n in parquet.schema_arrow.names if n in SCHEMA.names]
+            table = parquet.read(columns=names)
+            return table if {"id", "label"} <= set(names) else parquet.schema_arrow.empty_table()
     except pa.ArrowInvalid as e:
         raise LabelsError(f"{uri} cannot be read as Parquet: {e}.") from e
 
