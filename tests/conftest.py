@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 # Before any test module is imported, since Ray reads some of these when it is.
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+# Ray's workers import what tests send them by name (faults.py).
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.path.dirname(__file__), os.environ.get("PYTHONPATH")]))
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
 os.environ.setdefault("AWS_EC2_METADATA_DISABLED", "true")  # no machine to ask for credentials here

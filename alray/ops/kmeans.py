@@ -39,6 +39,19 @@ def nearest(rows_ND: Tensor, centroids_KD: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat(labels), torch.cat(squared)
 
 
+def distances(rows_ND: Tensor, centroids_KD: Tensor, label_N: Tensor) -> Tensor:
+    """Return the squared distance of each row to its own centroid, summed in fp64, [N].
+
+    Both rows of a cluster of two are equally far from their mean, up to rounding: a GEMM's rounding, which depends on the
+    rows beside them, must not decide which of them is bought.
+    """
+    parts = [
+        (rows.double() - centroids_KD[labels].double()).square().sum(dim=1)
+        for rows, labels in zip(rows_ND.split(CHUNK), label_N.split(CHUNK), strict=True)
+    ]
+    return torch.cat(parts)
+
+
 def cluster_sums(rows_ND: Tensor, label_N: Tensor, clusters: int) -> tuple[Tensor, Tensor]:
     """Return per cluster the fp64 sum of its fp16 rows and its count: [K, D] and [K]. Exact in any order."""
     assert rows_ND.dtype == torch.float16 and len(rows_ND) < EXACT_ROWS

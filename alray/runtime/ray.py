@@ -14,7 +14,6 @@ from ray.exceptions import (
     ObjectReconstructionFailedError,
     OutOfMemoryError,
     RayActorError,
-    RaySystemError,
     RayTaskError,
     WorkerCrashedError,
 )
@@ -28,7 +27,7 @@ from alray.runtime.threads import one_thread
 
 log = logging.getLogger(__name__)
 
-WORKER_LOST = (RayActorError, WorkerCrashedError, OutOfMemoryError, RaySystemError)
+WORKER_LOST = (RayActorError, WorkerCrashedError, OutOfMemoryError)
 """The worker went away: its calls are replayed. An exception of the function itself is not among them."""
 
 PART_LOST = (ObjectLostError, ObjectReconstructionFailedError)
@@ -258,11 +257,11 @@ class Drive:
                 try:
                     done[number] = keep(ref, ray.get(ref, timeout=self._config.deadline_s))
                     finished = True
+                except RayTaskError as error:  # first: Ray derives it from its cause's class too
+                    raise self._cause(error, number) from error
                 except WORKER_LOST as error:
                     self._lost(number, error)
                     self._requeue(number, slot, queues, flying)
-                except RayTaskError as error:
-                    raise self._cause(error, number) from error
         return done
 
     def _submit(self, queues: list[deque[int]], flying: dict[Any, tuple[int, int]], submit: Callable[[int, int], Any]) -> None:
@@ -302,6 +301,6 @@ class Drive:
             ) from error
 
     def _cause(self, error: RayTaskError, number: int) -> Exception:
-        if isinstance(error.cause, AlrayError):
+        if isinstance(error.cause, (AlrayError, *PART_LOST)):
             return error.cause
-        return RuntimeFailure(f"{self._stage}: shard {number} failed: {error}")
+        return RuntimeFailure(f"{self._stage}: shard {number} failed with {type(error.cause).__name__}: {error.cause}")

@@ -86,9 +86,11 @@ def prepare_environment(config: RuntimeConfig) -> None:
 
 def _refresh() -> None:
     """Make Ray read its environment again: it caches it when it is imported, which may have been before alray was."""
+    from ray._private import ray_constants
     from ray._raylet import Config
 
     Config.initialize("")
+    ray_constants.ENABLE_RAY_CLUSTER = os.environ.get("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER") != "0"
 
 
 def join(config: RuntimeConfig) -> bool:

@@ -20,7 +20,7 @@ from alray.table import Ids, as_ids
 class Nearest:
     """Per centroid: the nearest row (distance², id, score), and how many rows it has; and the inertia of all."""
 
-    squared_K: npt.NDArray[np.float32]
+    squared_K: npt.NDArray[np.float64]
     ids_K: Ids
     scores_K: npt.NDArray[np.float32]
     count_K: npt.NDArray[np.int64]
@@ -56,12 +56,14 @@ def nearest_rows(
 ) -> Nearest:
     """Return the shard's nearest row to each centroid among that centroid's own rows that are not `taken`."""
     rows, units_ND = unit_rows(shard, scan, limit)
-    label_N, squared_N = kmeans.nearest(units_ND, torch.from_numpy(np.array(centroids_KD)))
-    inertia = float(squared_N.double().sum())
+    centroids = torch.from_numpy(np.array(centroids_KD))
+    label_N, _ = kmeans.nearest(units_ND, centroids)
+    squared_N = kmeans.distances(units_ND, centroids, label_N)
+    inertia = float(squared_N.sum())
     free = torch.from_numpy(~taken.mask(shard)[rows])
     rows, label_N, squared_N = rows[free.numpy()], label_N[free], squared_N[free]
     clusters = len(centroids_KD)
-    least_K = torch.full((clusters,), torch.inf).scatter_reduce_(0, label_N, squared_N, "amin")
+    least_K = torch.full((clusters,), torch.inf, dtype=torch.float64).scatter_reduce_(0, label_N, squared_N, "amin")
     ids_K = as_ids([""] * clusters)
     scores_K = np.full(clusters, np.nan, dtype=np.float32)
     all_scores = shard.remember(("scores", scan.token), lambda: np.empty(0, dtype=np.float32))
