@@ -10,7 +10,8 @@ import hashlib
 import importlib
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from alray import seeds, storage
 from alray.config import Config
 from alray.errors import ModelError, nearest
-from alray.models import transform, weights
+from alray.models import tensor_file, transform, weights
 from alray.models.transform import Augmentation, Transform
 
 log = logging.getLogger(__name__)
@@ -90,11 +91,12 @@ def load(config: BackboneConfig, seed: int) -> Backbone:
     return Backbone(body, name=config.backbone, steps=steps, dim=_dim(body, config, steps)).eval()
 
 
-def save(backbone: Backbone, folder: Any, **more: Any) -> None:
-    """Write weights and meta.json into a local folder that `weights:` can name later; `more` goes into the latter."""
-    from alray.models import tensor_file
+def save(backbone: Backbone, folder: Path, *, state: Mapping[str, Tensor] | None = None, **more: Any) -> None:
+    """Write weights and meta.json into a local folder that `weights:` can name later; `more` goes into the latter.
 
-    arrays = {name: tensor.detach().cpu().numpy() for name, tensor in backbone.body.state_dict().items()}
+    `state` are other weights than the backbone has now, such as those of its best epoch.
+    """
+    arrays = {n: t.detach().cpu().numpy() for n, t in (state or backbone.body.state_dict()).items()}
     tensor_file.save(str(folder / BACKBONE_FILE), arrays, {"schema": str(SCHEMA), "backbone": backbone.name})
     meta = {"schema": SCHEMA, "backbone": backbone.name, "dim": backbone.dim}
     storage.write_json(str(folder / META), {**meta, "transform": backbone.transform.describe(), **more})
@@ -244,6 +246,6 @@ def _dim(body: nn.Module, config: BackboneConfig, steps: Transform) -> int:
             f"`backbone` {config.backbone} does not take pictures of {steps.crop} × {steps.crop} pixels: {error} "
             "Set `image_size` to a size that it takes."
         ) from error
-    if not isinstance(features, Tensor) or features.flatten(1).shape[0] != 1:
+    if not isinstance(features, Tensor) or features.dim() < 2 or len(features) != 1:
         raise ModelError(f"`backbone` {config.backbone} does not return one tensor [N, D] for N pictures.")
     return int(features.flatten(1).shape[1])

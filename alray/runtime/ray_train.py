@@ -23,6 +23,7 @@ from alray import storage
 from alray.errors import AlrayError, TrainingError
 from alray.runtime import history
 from alray.runtime.base import TrainResult, Worker
+from alray.storage import clients
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +83,7 @@ def _ray_storage(folder: str) -> tuple[str, Any]:
         local.mkdir(parents=True, exist_ok=True)
         return str(local), None
     scheme, _, path = folder.partition("://")
-    return path, storage._filesystem(scheme)
+    return path, clients.filesystem(scheme)
 
 
 def _result(result: Any, folder: str) -> TrainResult:

@@ -160,7 +160,10 @@ def fit_mlp(
 
 def _mlp(dim: int, hidden: int, classes: int, seed: int) -> tuple[nn.Linear, nn.BatchNorm1d, nn.Linear]:
     generator = seeds.torch_generator(seed, "mlp head weights")
-    below, norm, above = nn.Linear(dim, hidden), nn.BatchNorm1d(hidden), nn.Linear(hidden, classes)
+    with torch.device("meta"):  # elsewhere, making a layer draws from the global generator
+        below, above = nn.Linear(dim, hidden), nn.Linear(hidden, classes)
+    below, above = below.to_empty(device="cpu"), above.to_empty(device="cpu")
+    norm = nn.BatchNorm1d(hidden)
     with torch.no_grad():
         for layer in (below, above):
             layer.weight.normal_(0.0, layer.in_features**-0.5, generator=generator)

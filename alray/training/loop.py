@@ -1,0 +1,218 @@
+"""The fine-tuning loop: plain PyTorch on one worker of many, or of one; it sees nothing of the runtime but a Worker.
+
+The gradient of a step is that of the whole global batch, whatever the number of workers: each worker sums its rows'
+losses, divides by the rows of the global batch and multiplies by the number of workers, because the wrapped module
+averages over them.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from alray import seeds
+from alray.models import backbone as backbones
+from alray.models import transform
+from alray.models.backbone import BackboneConfig
+from alray.runtime import Worker
+from alray.training import classifier, plan
+from alray.training.classifier import Classifier, Progress
+from alray.training.plan import Index
+from alray.training.probe import row_weights
+from alray.training.rows import PictureCache, Rows
+from alray.training.settings import TuneSettings
+
+log = logging.getLogger(__name__)
+
+WINDOW_ROWS = 2048
+"""Rows read from the pool in one pass, and so held at once when they are not kept."""
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """All that a fine-tune is: settings, where its rows are, and the layer it starts from."""
+
+    settings: TuneSettings
+    backbone: BackboneConfig
+    classes: tuple[str, ...]
+    rows: Rows
+    holdout: Rows | None
+    start: tuple[np.ndarray, np.ndarray] | None  # classification layer: weight [C, D], bias [C]
+    seed: int
+    trace: str | None = None  # local folder: each worker notes there which rows it used in which step
+
+
+def loop(config: dict[str, Any], worker: Worker) -> None:
+    """Train `config["job"]` to its last epoch, or until the holdout stops improving; each epoch is a commit."""
+    job: Job = config["job"]
+    tuner = Tuner(job, worker)
+    progress = tuner.progress
+    while not progress.finished(job.settings.epochs, job.settings.patience if job.holdout else None):
+        with _own_stream(job.seed, progress.epoch, worker):
+            metrics = tuner.epoch(progress.epoch)
+        delivers = progress.advance(metrics.get("holdout_nll"))
+        if delivers and job.holdout is not None:
+            tuner.best = classifier.snapshot(tuner.model)
+        worker.report(metrics, tuner.save)
+
+
+class Tuner:
+    """The state of a run on one worker: model, optimiser, pictures."""
+
+    def __init__(self, job: Job, worker: Worker) -> None:
+        self.job, self.worker = job, worker
+        self.model = classifier.build(backbones.load(job.backbone, job.seed), len(job.classes), job.start, job.seed)
+        self.progress = Progress()
+        self.best: classifier.State | None = None  # the weights of the best epoch, where a holdout tells
+        optimiser_state: Mapping[str, Any] | None = None
+        with worker.resume() as folder:
+            if folder is not None:
+                self.progress, optimiser_state, self.best = classifier.restore(
+                    folder, self.model, holdout=job.holdout is not None
+                )
+        self.wrapped = worker.wrap(self.model)
+        self.optimiser = _optimiser(job.settings, self.model)
+        if optimiser_state is not None:
+            self.optimiser.load_state_dict(dict(optimiser_state))
+        shrink = self.model.body.transform.shrink
+        self.pictures = PictureCache(job.rows, shrink, job.settings.cache_bytes)
+        self.held_out = PictureCache(job.holdout, shrink, job.settings.cache_bytes) if job.holdout else None
+        self.weight_M = row_weights(torch.from_numpy(job.rows.target_M), job.settings.class_weights)
+
+    def epoch(self, epoch: int) -> dict[str, Any]:
+        """Train one epoch and return its metrics, the same on every worker but for `seconds`."""
+        start, job = time.perf_counter(), self.job
+        batches = plan.epoch_batches(len(job.rows), job.settings.batch, seed=job.seed, epoch=epoch)
+        shares = [plan.share(batch, self.worker.rank, self.worker.world) for batch in batches]
+        sums, step = torch.zeros(3, dtype=torch.float64), 0  # loss, right, rows
+        for window in plan.windows(shares, WINDOW_ROWS):
+            found = self.pictures.load(np.concatenate(window))
+            for part in window:
+                self._set_lr(epoch * len(batches) + step, job.settings.epochs * len(batches))
+                sums += self._step(epoch, part, found, rows=len(batches[step]))
+                self._note(epoch, step, part)
+                step += 1
+        loss, right, rows = self._summed(sums).tolist()
+        metrics = {
+            "epoch": epoch + 1, "loss": loss / max(rows, 1), "train_accuracy": right / max(rows, 1), "rows": int(rows),
+            "steps": step, "unreadable": len(job.rows) - int(rows), **self._evaluate(),
+            "seconds": round(time.perf_counter() - start, 3),
+        }  # fmt: skip
+        if self.worker.rank == 0:
+            log.info("epoch %d of %d: %s", epoch + 1, job.settings.epochs, metrics)
+        return metrics
+
+    def save(self, folder: Path) -> None:
+        """Write this epoch's checkpoint into a local folder."""
+        classifier.save(
+            folder, self.model, self.job.classes, best=self.best, progress=self.progress,
+            optimiser=self.optimiser.state_dict(), seed=self.job.seed,
+        )
+
+    def _step(self, epoch: int, part: Index, found: Mapping[int, Tensor], *, rows: int) -> Tensor:
+        """Take one step on this worker's part of a global batch of `rows`; return its sums of loss, right, rows."""
+        index = [i for i in part.tolist() if i in found]
+        self.wrapped.train()
+        with _quiet_norms(self.model, len(index) < 2), self._autocast():
+            logits = self.wrapped(self._augmented(epoch, index, found)).float()
+        target = torch.from_numpy(self.job.rows.target_M[index]).to(logits.device)
+        smoothing = self.job.settings.label_smoothing
+        loss_B = F.cross_entropy(logits[: len(index)], target, reduction="none", label_smoothing=smoothing)
+        share = (loss_B * self.weight_M[index].to(logits.device)).sum() / rows * self.worker.world
+        self.optimiser.zero_grad()
+        (share + 0.0 * logits.sum()).backward()
+        self.optimiser.step()
+        right = (logits[: len(index)].argmax(1) == target).sum()
+        return torch.tensor([float(loss_B.detach().sum()), float(right), len(index)], dtype=torch.float64)
+
+    def _augmented(self, epoch: int, index: list[int], found: Mapping[int, Tensor]) -> Tensor:
+        """Return the pictures of a step on the device; a worker without rows takes part with a blank one."""
+        steps, kind, job = self.model.body.transform, self.job.settings.augmentation, self.job
+        if not index:
+            return torch.zeros(1, 3, steps.crop, steps.crop, dtype=torch.uint8, device=self.worker.device)
+        streams = [transform.stream_of(job.seed, epoch, job.rows.ids[i]) for i in index]
+        pixels = [steps.augment(found[i], kind, stream) for i, stream in zip(index, streams, strict=True)]
+        return torch.stack(pixels).to(self.worker.device)
+
+    @torch.no_grad()
+    def _evaluate(self) -> dict[str, float]:
+        """Return nll and accuracy on the holdout, each worker on its share; nothing without a holdout."""
+        rows, sums = self.job.holdout, torch.zeros(3, dtype=torch.float64)
+        if rows is None or self.held_out is None:
+            return {}
+        self.model.eval()
+        mine = plan.share(np.arange(len(rows)), self.worker.rank, self.worker.world)
+        for part in np.array_split(mine, plan.steps(max(1, len(mine)), self.job.settings.batch)):
+            found = self.held_out.load(part)
+            if not found:
+                continue
+            pixels = torch.stack([self.model.body.transform.centre(picture) for picture in found.values()])
+            with self._autocast():
+                logits = self.model(pixels.to(self.worker.device)).float().cpu()
+            target = torch.from_numpy(rows.target_M[list(found)])
+            right = (logits.argmax(1) == target).sum()
+            nll = F.cross_entropy(logits.double(), target, reduction="sum")
+            sums += torch.tensor([float(nll), float(right), len(found)], dtype=torch.float64)
+        nll, right, count = self._summed(sums).tolist()
+        return {"holdout_nll": nll / max(count, 1), "holdout_accuracy": right / max(count, 1)}
+
+    def _summed(self, sums: Tensor) -> Tensor:
+        """Return the sum over all workers."""
+        if self.worker.world == 1:
+            return sums
+        total = sums.to(self.worker.device)
+        torch.distributed.all_reduce(total)
+        return total.cpu()
+
+    def _set_lr(self, step: int, steps: int) -> None:
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.job.settings.lr * 0.5 * (1 + math.cos(math.pi * step / steps))
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast("cuda", torch.bfloat16, enabled=self.worker.device.type == "cuda")
+
+    def _note(self, epoch: int, step: int, part: Index) -> None:
+        if self.job.trace is None:
+            return
+        line = {"epoch": epoch + 1, "step": step, "ids": [self.job.rows.ids[i] for i in part.tolist()]}
+        with open(Path(self.job.trace) / f"rank-{self.worker.rank}.jsonl", "a", encoding="utf-8") as out:
+            out.write(json.dumps(line) + "\n")
+
+
+def _optimiser(settings: TuneSettings, model: Classifier) -> torch.optim.Optimizer:
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
+    return torch.optim.SGD(
+        model.parameters(), lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay
+    )
+
+
+@contextmanager
+def _quiet_norms(model: nn.Module, quiet: bool) -> Iterator[None]:
+    """Let batch norm use its running statistics for a step: one row has none of its own."""
+    norms = [m for m in model.modules() if quiet and isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    for norm in norms:
+        norm.eval()
+    yield
+
+
+@contextmanager
+def _own_stream(seed: int, epoch: int, worker: Worker) -> Iterator[None]:
+    """Seed torch's own generators for an epoch (dropout draws from them), and put them back."""
+    devices = [worker.device] if worker.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seeds.key(seed, "dropout", epoch, worker.rank) & (2**63 - 1))
+        yield

@@ -1,0 +1,51 @@
+"""Evaluate: numbers worked by hand, and the same outputs however the rows are cut."""
+
+import builders
+import numpy as np
+import pytest
+
+from alray.errors import LabelsError
+from alray.models.backbone import BackboneConfig
+from alray.models.head import Head
+from alray.pool import Pool
+from alray.runtime import LocalRuntime
+from alray.training import TrainSet, evaluate
+from alray.training import rows as rows_of
+
+CLASSES = [f"class-{i}" for i in range(4)]
+
+
+def test_measures_by_hand():
+    logits_NC = np.log(np.array([[0.5, 0.25, 0.25], [0.25, 0.5, 0.25], [0.2, 0.6, 0.2]]))
+    found = evaluate.measure(logits_NC, ["a", "b", "a"], ["a", "b", "c"])
+    assert found["accuracy"] == pytest.approx(2 / 3) and found["rows"] == 3
+    assert found["nll"] == pytest.approx(-np.log([0.5, 0.5, 0.2]).mean())
+    assert found["per_class"] == {"a": 0.5, "b": 1.0}
+
+
+def test_a_label_that_is_no_class_is_refused():
+    with pytest.raises(LabelsError, match=r"1 label.* are not among the 2 `classes`: c"):
+        evaluate.measure(np.zeros((1, 2)), ["c"], ["a", "b"])
+
+
+def test_features_and_logits_come_sorted_by_id_without_the_bad_rows(tmp_path):
+    cells = [builders.picture(i)[0] if i != 5 else b"broken" for i in range(12)]
+    names = [f"row-{99 - i}" for i in range(12)]
+    path = builders.parquet(tmp_path / "pool-00.parquet", {"id": names, "image": cells})
+    config = BackboneConfig(backbone="mobilenet_v3_small", image_size=32)
+
+    def features(rows_per_shard):
+        rows = TrainSet(Pool.open(path, rows_per_shard=rows_per_shard), names, ["class-0"] * 12, CLASSES)
+        return evaluate.outputs(evaluate.Model(config), rows_of.locate(rows), LocalRuntime(), stage="embed")
+
+    whole, cut = features(100), features(12)
+    assert list(whole.ids) == sorted(set(names) - {"row-94"}) and list(whole.bad) == ["row-94"]
+    assert whole.values.dtype == np.float16 and whole.values.shape == (11, 1024)
+    assert np.array_equal(whole.values, cut.values)
+    head = Head.linear(np.random.default_rng(0).normal(size=(4, 1024)), np.zeros(4), CLASSES)
+    head.save(str(tmp_path / "h.safetensors"))
+    model = evaluate.Model(config, head=str(tmp_path / "h.safetensors"))
+    rows = rows_of.locate(TrainSet(Pool.open(path), names, ["class-0"] * 12, CLASSES))
+    logits = evaluate.outputs(model, rows, LocalRuntime(), stage="score").values
+    assert logits.shape == (11, 4) and logits.dtype == np.float32
+    assert np.allclose(logits, whole.values.astype(np.float32) @ head.weights["weight"].T, atol=0.2)
