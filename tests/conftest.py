@@ -26,6 +26,14 @@ os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
 os.environ.setdefault("AWS_EC2_METADATA_DISABLED", "true")  # no machine to ask for credentials here
 
 
+# `python -m moto.server` that ends with its parent, however that ends: its standard input is then at its end.
+S3_SERVER = """
+import os, runpy, sys, threading
+threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
+runpy.run_module("moto.server", run_name="__main__")
+"""
+
+
 @pytest.fixture(autouse=True)
 def one_torch_thread() -> None:
     """Keep torch on one thread, in the tests that use it: its results then do not hang on the machine's cores."""
@@ -43,8 +51,9 @@ def free_port() -> int:
 
 def start_s3(port: int) -> subprocess.Popen[bytes]:
     """Start an S3 server on this loopback port and return when it answers."""
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    command = [sys.executable, "-c", S3_SERVER, "-H", "127.0.0.1", "-p", str(port)]
+    quiet = subprocess.DEVNULL
+    server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=quiet, stderr=quiet)
     give_up = time.monotonic() + 60
     while True:
         try:

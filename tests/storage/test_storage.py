@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
+import json
 import subprocess
 import sys
 import threading
-import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -142,17 +141,28 @@ def test_of_many_threads_one_puts(root: str) -> None:
         assert storage.read_bytes(uri) == bytes([won.index(True)])
 
 
-def _put_all(start: float, who: int, uris: list[str]) -> list[bool]:
-    while time.time() < start:
-        pass
-    return [storage.put_once(uri, bytes([who])) for uri in uris]
+PUT_ALL = """
+import json, sys
+from alray import storage
+who, uris = int(sys.argv[1]), sys.argv[2:]
+storage.exists(uris[0])  # what is imported late is imported now
+print("ready", flush=True)
+sys.stdin.readline()
+print(json.dumps([storage.put_once(uri, bytes([who])) for uri in uris]))
+"""
 
 
 def test_of_many_processes_one_puts(root: str) -> None:
     uris = [storage.join(root, f"{i}.lock") for i in range(20)]
-    with multiprocessing.get_context("spawn").Pool(3) as pool:
-        pool.starmap(_put_all, [(0.0, 0, [])] * 3)  # all three are up and have imported
-        wins = pool.starmap(_put_all, [(time.time() + 0.3, who, uris) for who in range(3)])
+    commands = [[sys.executable, "-c", PUT_ALL, str(who), *uris] for who in range(3)]
+    racers = [subprocess.Popen(c, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for c in commands]
+    for racer in racers:
+        assert racer.stdout is not None and racer.stdout.readline() == "ready\n"
+    for racer in racers:
+        assert racer.stdin is not None
+        racer.stdin.write("go\n")
+        racer.stdin.flush()
+    wins = [json.loads(racer.communicate(timeout=120)[0]) for racer in racers]
     for i, uri in enumerate(uris):
         won = [win[i] for win in wins]
         assert won.count(True) == 1
