@@ -41,6 +41,11 @@ class BackboneConfig(Config):
     image_size: int | None = Field(None, ge=1, le=4096)  # pixels; default: what the weights were trained on, else 224
 
 
+def plain(config: BackboneConfig) -> BackboneConfig:
+    """Return only what names the backbone: a subclass may hold more, such as where features are stored."""
+    return BackboneConfig(**{field: getattr(config, field) for field in BackboneConfig.model_fields})
+
+
 class Backbone(nn.Module):
     """A model from pictures, uint8 or fp32 in 0…1, [N, 3, H, W], to features, [N, D]."""
 

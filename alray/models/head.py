@@ -49,6 +49,10 @@ class Head:
                 f"({_some(self.classes)}). Expected one row a class: set `classes` to the head's own list, in order."
             )
 
+    def __reduce__(self) -> tuple[type[Head], tuple[object, ...]]:
+        # Heads are sent to workers, and a mapping proxy cannot be.
+        return Head, (self.kind, self.classes, dict(self.weights), self.activation, self.source)
+
     @staticmethod
     def linear(weight_CD: np.ndarray, bias_C: np.ndarray, classes: Sequence[str]) -> Head:
         """Return the linear head x ↦ x·weightᵀ + bias."""

@@ -11,7 +11,7 @@ import logging
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import ray
@@ -89,8 +89,9 @@ def _ray_storage(folder: str) -> tuple[str, Any]:
 def _result(result: Any, folder: str) -> TrainResult:
     if result.checkpoint is None:
         return TrainResult(metrics=dict(result.metrics or {}))
-    scheme = f"{folder.partition('://')[0]}://" if storage.is_remote(folder) else ""
-    checkpoint = scheme + result.checkpoint.path
+    # Said as the caller said it, and not as Ray found it: a relative folder stays relative.
+    within = PurePosixPath(result.checkpoint.path).relative_to(_ray_storage(folder)[0].rstrip("/"))
+    checkpoint = storage.join(folder, str(within))
     epochs = history.read(checkpoint)
     return TrainResult(metrics=epochs[-1], history=epochs, checkpoint=checkpoint)
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from alray.errors import ModelError
-from alray.models.backbone import BackboneConfig
+from alray.models.backbone import BackboneConfig, plain
 from alray.models.head import Head
 from alray.runtime import Runtime
 from alray.storage import join
@@ -57,8 +57,7 @@ def tune(
     check_pictures(rows)
     job = Job(
         settings=settings,
-        # Only what a backbone is: a subclass may hold more, such as where features are stored.
-        backbone=BackboneConfig(**{field: getattr(backbone, field) for field in BackboneConfig.model_fields}),
+        backbone=plain(backbone),
         classes=tuple(rows.classes),
         rows=rows_of.locate(rows),
         holdout=rows_of.locate(holdout) if holdout is not None and len(holdout.ids) else None,
@@ -97,7 +96,8 @@ def _layer(head: Head | None, classes: Sequence[str]) -> tuple[np.ndarray, np.nd
 
 def _digest(job: Job) -> str:
     """Return what tells this run from another of the same name: a resume must never mix two."""
-    found = hashlib.sha256(json.dumps([job.settings.model_dump(mode="json"), job.backbone.model_dump()]).encode())
+    settings = job.settings.model_dump(mode="json", exclude={"workers", "cache_bytes", "max_failures"})
+    found = hashlib.sha256(json.dumps([settings, job.backbone.model_dump()]).encode())
     found.update("\0".join([job.rows.digest(), *job.classes, str(job.seed)]).encode())
     if job.holdout is not None:
         found.update(job.holdout.digest().encode())

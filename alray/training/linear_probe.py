@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from alray.models.backbone import BackboneConfig
+from alray.models.backbone import BackboneConfig, plain
 from alray.models.head import Head
 from alray.runtime import Runtime
 from alray.training import evaluate
@@ -55,7 +55,7 @@ def features(
     """Return ids in order and fp16 features [M, D]; rows that cannot be read are left out and logged."""
     located = rows_of.locate(rows)
     if rows.pool.kind != "features":
-        found = evaluate.outputs(evaluate.Model(backbone, seed), located, runtime, stage="embed labelled rows")
+        found = evaluate.outputs(evaluate.Model(plain(backbone), seed), located, runtime, stage="embed labelled rows")
         ids, values, bad = found.ids, found.values, found.bad
     else:
         parts = runtime.map(_read, located.chunks(len(located)), stage="read labelled rows")

@@ -1,5 +1,6 @@
 """A head is a value: stored with deterministic bytes, checked when it is made, applied as affine maps."""
 
+import pickle
 import subprocess
 import sys
 
@@ -157,6 +158,11 @@ def test_other_classes_than_the_heads_are_refused(tmp_path):
     linear().save(str(tmp_path / "h"))
     with pytest.raises(ModelError, match="was trained on the classes 'cat', 'dog', 'eel'; `classes` says 'dog', 'cat'"):
         Head.load(str(tmp_path / "h"), classes=["dog", "cat"])
+
+
+def test_a_head_can_be_sent():
+    again = pickle.loads(pickle.dumps(mlp()))
+    assert again.digest() == mlp().digest() and again.source == "The head"
 
 
 def test_features_of_another_size_are_refused():

@@ -67,6 +67,12 @@ def test_a_worker_killed_in_epoch_3_of_6_resumes_at_the_last_commit(ray_runtime,
     assert again == result and starts(config["log"], 0)[-1]["from"] == 6
 
 
+def test_a_relative_folder_stays_relative(ray_runtime, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = ray_runtime.train(count, {"log": str(tmp_path / "log"), "epochs": 1}, workers=1, name="a", folder="runs/x")
+    assert result.checkpoint.startswith("runs/x/a/") and storage.exists(f"{result.checkpoint}/n.txt")
+
+
 def test_it_trains_on_object_storage(ray_runtime, tmp_path, s3):
     config = {"log": str(tmp_path / "log"), "epochs": 2}
     result = ray_runtime.train(count, config, workers=1, name="a", folder=f"{s3}/train-ray")

@@ -247,5 +247,6 @@ def test_it_fine_tunes_and_evaluates_on_object_storage(ray_runtime, given, s3):
 
 def test_the_run_of_a_round_is_named_by_what_it_trains_on(given):
     job = Job(FineTune(), NET, tuple(CLASSES), rows_of.locate(given), None, None, seed=0)
+    wider = Job(FineTune(workers=3), NET, tuple(CLASSES), rows_of.locate(given), None, None, seed=0)
     other = Job(FineTune(), NET, tuple(CLASSES), rows_of.locate(given), None, None, seed=1)
-    assert fine_tune._digest(job) == fine_tune._digest(job) != fine_tune._digest(other)
+    assert fine_tune._digest(job) == fine_tune._digest(wider) != fine_tune._digest(other)
