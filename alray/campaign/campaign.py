@@ -7,6 +7,7 @@ line of `_rounds` is a stage (`stages.py`) that returns what is committed, or do
 from __future__ import annotations
 
 import logging
+from functools import partial
 
 from alray import storage
 from alray.campaign import costs, opening, rounds, states
@@ -35,13 +36,16 @@ def run(settings: Settings) -> Status:
         rounds.verify(ledger)
         costs.settle(ledger, lease.fence, lease.holder.beats)
         material = Material.open(settings, ledger)
-        state = states.recorded(ledger, opened, lambda: _drive(settings, ledger, material, opened, lease.fence))
+        state = states.recorded(ledger, opened, partial(_drive, settings, ledger, material, opened, lease.fence))
     log.info("%s: %s", folder, state)
     return status(folder)
 
 
-def _drive(settings: Settings, ledger: Ledger, material: Material, opened: Opened, attempt: int) -> State:
+def _drive(
+    settings: Settings, ledger: Ledger, material: Material, opened: Opened, attempt: int, refusal: str | None
+) -> State:
     with Stages(settings, ledger, material, opened, attempt) as do:
+        do.place.refusal = refusal
         return _rounds(do)
 
 

@@ -1,4 +1,4 @@
-"""What a round delivers, and how good it is: its head, or the model that `training.recipe` makes of the labelled rows."""
+"""What a round delivers, and how good it is: its head, or the model that `training.recipe` makes of its labels."""
 
 from __future__ import annotations
 

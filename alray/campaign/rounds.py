@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 PICKS, LABELS, HEAD = "picks.parquet", "labels.parquet", "head.safetensors"
 TRAINED, METRICS, COST, RECORD = "trained.json", "metrics.json", "cost.json", "round.json"
-HASHED = (PICKS, LABELS, HEAD)
+HASHED = (PICKS, LABELS, HEAD, TRAINED)
 """Files whose sha256 is in round.json."""
 
 

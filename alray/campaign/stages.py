@@ -76,8 +76,12 @@ class Stages:
         """Ask for the picks' labels and collect; return whether all of them are answered."""
         if round.has(rounds.LABELS):
             return True
+        before = len(self.ledger.outstanding())
         with self.place.meter.stage("labels", round.number):
-            return asking.ask(self.ledger, self.settings.labeller, round.number, [str(i) for i in picks.ids])
+            done = asking.ask(self.ledger, self.settings.labeller, round.number, [str(i) for i in picks.ids])
+        if len(self.ledger.outstanding()) < before:
+            self.place.refusal = None  # what failed before was the labeller, and it answers now
+        return done
 
     def label(self, round: Round) -> Labels:
         """Return all labelled rows up to this round: given, and paid for."""

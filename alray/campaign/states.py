@@ -1,7 +1,8 @@
 """state.json: how the last command on a run ended; of all it says, only the reason for a failure is not in the ledger.
 
-A failure that cannot be retried is kept, so that a scheduler that starts the command again is answered before any
-worker is asked for; a change of live settings, or deleting state.json, lifts it.
+A failure that cannot be retried is kept, so that a scheduler that starts the command again is refused when it would
+ask for workers. What needs none is tried again; that it now works, a change of live settings, or deleting state.json
+lifts the refusal.
 """
 
 from __future__ import annotations
@@ -20,14 +21,18 @@ State = Literal["running", "waiting", "done", "failed"]
 FILE = "state.json"
 
 
-def recorded(ledger: Ledger, opened: Opened, work: Callable[[], State]) -> State:
-    """Run `work` and record the state that it returns, or its failure. Raises RunError if it failed before."""
-    _refuse_failed(ledger, opened)
-    write(ledger, "running", opened)
+def recorded(ledger: Ledger, opened: Opened, work: Callable[[str | None], State]) -> State:
+    """Run `work(refusal)` and record the state that it returns, or its failure.
+
+    `refusal` is why no workers may be asked for, if the last command with these settings failed for good.
+    """
+    refusal = _refusal(ledger, opened)
+    if refusal is None:
+        write(ledger, "running", opened)
     try:
-        state = work()
+        state = work(refusal)
     except RunError:
-        raise  # the lease is lost: another driver says how the run is doing
+        raise  # refused again, or the lease is lost and another driver says how the run is doing
     except (UserError, TrainingError) as error:
         write(ledger, "failed", opened, message=str(error))
         raise
@@ -55,10 +60,11 @@ def read(ledger: Ledger) -> dict[str, str]:
         raise LedgerError(f"{uri} is unreadable ({e}). Delete it; the next command writes it again.") from e
 
 
-def _refuse_failed(ledger: Ledger, opened: Opened) -> None:
+def _refusal(ledger: Ledger, opened: Opened) -> str | None:
     last = read(ledger)
-    if last["state"] == "failed" and (last["config"], last["file"]) == (opened.digest, opened.file):
-        raise RunError(
-            f"The run {ledger.run} failed before, and would again: {last['message']}\n"
-            f"Put that right, delete {ledger.uri(FILE)}, and run the command again."
-        )
+    if last["state"] != "failed" or (last["config"], last["file"]) != (opened.digest, opened.file):
+        return None
+    return (
+        f"The run {ledger.run} failed before, and would again: {last['message']}\n"
+        f"Put that right, delete {ledger.uri(FILE)}, and run the command again."
+    )

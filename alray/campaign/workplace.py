@@ -6,13 +6,13 @@ resident pool is let go before pictures are embedded or a backbone is trained, a
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import ExitStack
 
 from alray.campaign.costs import Meter
 from alray.campaign.ledger import Ledger
 from alray.campaign.material import Material
 from alray.campaign.settings import Settings
+from alray.errors import RunError
 from alray.features import FeatureSet, build
 from alray.pool import Pool
 from alray.pool.quarantine import Quarantine
@@ -25,12 +25,11 @@ class Workplace:
 
     def __init__(
         self, settings: Settings, ledger: Ledger, material: Material, attempt: int,
-        opener: Callable[[], Runtime] | None = None,
     ) -> None:
         self.settings, self.ledger, self.material = settings, ledger, material
+        self.refusal: str | None = None  # why no workers may be asked for
         self.round = 0  # that new costs are charged to
         self.meter = Meter(ledger, attempt, self._held)
-        self._opener = opener or (lambda: open_runtime(settings.runtime))
         self._open = ExitStack()
         self._runtime: Runtime | None = None
         self._features: FeatureSet | None = None
@@ -41,8 +40,10 @@ class Workplace:
     def runtime(self) -> Runtime:
         """The workers."""
         if self._runtime is None:
+            if self.refusal is not None:
+                raise RunError(self.refusal)
             with self.meter.stage("workers", self.round):
-                self._runtime = self._open.enter_context(self._opener())
+                self._runtime = self._open.enter_context(open_runtime(self.settings.runtime))
         return self._runtime
 
     @property
