@@ -1,4 +1,4 @@
-"""Extraction on Ray Data: chunks are decoded by tasks, embedded and committed by a pool of actors.
+"""Extraction on Ray Data: chunks are decoded on CPU workers, embedded and committed by a pool of actors.
 
 What goes through the pipeline is one row a chunk: its spec, then its decoded arrays, then only a sign that it is done.
 An exception travels as a value, because Ray Data turns what a function raises into its own errors and loses the type
@@ -91,13 +91,15 @@ def _pipeline(job: Extraction, runtime: RayRuntime) -> ray.data.Dataset:
 def layout(resources: dict[str, float], workers: int) -> tuple[int, float, float, float]:
     """Return (embedding actors, CPUs of each, GPUs of each, CPUs of a decoding task).
 
-    The actors together take at most half of the CPUs: when they take all, nothing is left for the tasks that feed
-    them and the pipeline waits for ever, without a word.
+    With GPUs, decoding is spread over the CPUs, and the actors together take at most half of these: when they take
+    all, nothing is left for the tasks that feed them and the pipeline waits for ever, without a word. Without, both
+    steps ask for the same, so that Ray Data runs them in the same actor and no picture is copied: embedding is then
+    ten times the work of decoding, and a second crowd of processes would only be in its way.
     """
     cpus, gpus = resources.get("CPU", 1.0), resources.get("GPU", 0.0)
     actors = max(1, min(workers, int(gpus))) if gpus else workers
-    actor_cpus = min(1.0, 0.5 * cpus / actors)
-    return actors, _floor(actor_cpus), min(1.0, gpus), min(1.0, _floor(0.5 * cpus))
+    actor_cpus = _floor(min(1.0, 0.5 * cpus / actors))
+    return actors, actor_cpus, min(1.0, gpus), _floor(min(1.0, 0.5 * cpus)) if gpus else actor_cpus
 
 
 def _floor(cpus: float) -> float:

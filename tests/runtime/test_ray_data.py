@@ -76,9 +76,12 @@ def content(folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.ray
+@pytest.mark.parametrize("apart", [False, True])
 def test_the_parts_are_those_of_the_local_runtime_even_when_an_actor_is_killed(
-    ray_runtime: Runtime, tmp_path: Path
+    ray_runtime: Runtime, tmp_path: Path, apart: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if apart:  # what a GPU brings about: decoding in tasks of its own
+        monkeypatch.setattr("alray.runtime.ray_data.layout", lambda resources, workers: (2, 0.5, 0.0, 0.75))
     LocalRuntime().extract(job(tmp_path / "local"), stage="features")
     ray_runtime.extract(job(tmp_path / "ray", mark=str(tmp_path / "killed")), stage="features")
     assert (tmp_path / "killed").exists()
@@ -114,3 +117,4 @@ def test_actors_leave_room_for_the_tasks_that_feed_them(ray_runtime: Runtime) ->
         assert actors * actor_cpus + task_cpus <= cpus
         assert actors * actor_gpus <= gpus
         assert (actor_gpus > 0) == (gpus > 0)
+        assert gpus or task_cpus == actor_cpus
