@@ -24,7 +24,7 @@ class AlfaMix(Strategy):
     """
 
     name: Literal["alfa_mix"] = "alfa_mix"
-    needs: ClassVar[frozenset[str]] = frozenset({"hidden", "logits"})
+    needs: ClassVar[frozenset[str]] = frozenset({"hidden"})
     exact: ClassVar[bool] = False  # the candidates are exact, k-means over shards is not
     paper: ClassVar[str] = "Parvaneh et al., CVPR 2022"
 
@@ -38,15 +38,15 @@ class AlfaMix(Strategy):
                 "`alfa_mix` mixes features of labelled rows into the pool's, and there are no labels. Give labels, or "
                 "start with `strategy: random`."
             )
-        weight_CH, _ = given.head.last
         anchors_CH = class_means(given.labelled["hidden"], given.label_M, len(given.classes))
-        return {"weight": weight_CH.numpy(), "anchors": anchors_CH.numpy()}
+        frame = flips.Frame.of(*given.head.last, anchors_CH)
+        return {name: part.numpy() for name, part in frame._asdict().items()}
 
     def score(self, rows: Table, prepared: dict[str, Any]) -> Tensor:
         hidden_NH = rows["hidden"]
         cap = flips.critical_cap_frozen if self.freeze_equal else flips.critical_cap
-        weight_CH, anchors_CH = (as_tensor(prepared[k], hidden_NH) for k in ("weight", "anchors"))
-        return -cap(hidden_NH, rows["logits"], weight_CH, anchors_CH).float()
+        frame = flips.Frame(**{name: as_tensor(part, hidden_NH) for name, part in prepared.items()})
+        return -cap(hidden_NH, frame).float()
 
     def shortlist(self, budget: int) -> Shortlist:
         return GrowingCap(self.cap_step, budget)

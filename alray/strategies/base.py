@@ -82,5 +82,5 @@ class ScoreStrategy(Strategy):
 
 
 def as_tensor(array: Any, like: Tensor) -> Tensor:
-    """Return a prepared array as an fp32 tensor on the device of `like`."""
-    return torch.as_tensor(array, dtype=torch.float32, device=like.device)
+    """Return a copy of a prepared array as a tensor of its own precision on the device of `like`."""
+    return torch.tensor(array, device=like.device)  # a copy: arrays that come from another process are read-only
