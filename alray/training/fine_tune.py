@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,6 +20,8 @@ from alray.training.classifier import HEAD_FILE
 from alray.training.loop import Job, loop
 from alray.training.rows import TrainSet
 from alray.training.settings import TuneSettings
+
+log = logging.getLogger(__name__)
 
 
 class FineTune(TuneSettings, Recipe):
@@ -55,6 +58,8 @@ def tune(
 ) -> Trained:
     """Train the whole model by `runtime.train`, from the linear head `start` if there is one."""
     check_pictures(rows)
+    if settings.patience is not None and (holdout is None or not len(holdout.ids)):
+        log.warning("`training.patience` is %d but there is no holdout yet: all epochs are trained", settings.patience)
     job = Job(
         settings=settings,
         backbone=plain(backbone),

@@ -116,6 +116,11 @@ def test_the_holdout_stops_it_and_the_best_epoch_is_delivered(given, tmp_path):
     assert delivered["nll"] == pytest.approx(nll[best], rel=1e-5)
 
 
+def test_patience_without_a_holdout_is_said(given, tmp_path, caplog):
+    trained = train(FineTune(epochs=3, batch=32, patience=1), given, tmp_path / "out")
+    assert len(trained.history) == 3 and "`training.patience` is 1 but there is no holdout yet" in caplog.text
+
+
 @pytest.mark.parametrize("rows", [1, 2, 9])
 def test_few_rows_and_batch_norm_do_not_crash(given, tmp_path, rows):
     trained = train(FineTune(epochs=1, batch=8), some(given, range(rows)), tmp_path / "out", net=NET)
