@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from alray import config
 from alray.campaign import Settings
+from alray.pool import digits
 
 CLASSES, DIM, ROWS, TESTS = 3, 6, 40, 30
 
@@ -32,6 +33,28 @@ def _rows(rng: np.random.Generator, prefix: str, count: int, *, ordered: bool) -
     features = pa.FixedSizeListArray.from_arrays(pa.array(x_ND.reshape(-1)), DIM)
     ids = [f"{prefix}{n:03d}" for n in range(count)]
     return pa.table({"id": ids, "features": features, "label": [f"class-{c}" for c in label_N]})
+
+
+def write_pictures(folder: Path) -> None:
+    """Write pictures/pool.parquet (60 digits), test.parquet (20) and oracle.parquet."""
+    whole = folder / "digits"
+    digits.write(str(whole))
+    (folder / "pictures").mkdir()
+    for name, rows in (("pool", 60), ("test", 20), ("oracle", 60)):
+        pq.write_table(pq.read_table(whole / f"{name}.parquet").slice(0, rows), folder / f"pictures/{name}.parquet")
+
+
+def picture_settings(data: Path, run: Path) -> Settings:
+    """Return two rounds on pictures, the second of which fine-tunes for two epochs."""
+    more = {
+        "pool": f"{data}/pictures/pool.parquet",
+        "test": {"path": f"{data}/pictures/test.parquet", "labels": f"{data}/pictures/test.parquet"},
+        "labeller": {"name": "oracle", "path": f"{data}/pictures/oracle.parquet"},
+        "features": {"weights": "none", "image_size": 32, "path": f"{run}-features"},
+        "training": {"when": "last", "recipe": {"name": "fine_tune", "epochs": 2}},
+        "budget": {"initial": 15, "per_round": 6, "total": 21},
+    }
+    return settings(data, run, **more)
 
 
 def raw_settings(data: Path, run: Path | str, **more: Any) -> dict[str, Any]:

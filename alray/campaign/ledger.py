@@ -143,14 +143,13 @@ class Ledger:
 
     def balance(self, round: int | None = None) -> Balance:
         """Count what became of the asks, of the run or of one round."""
-        status = Counter(self.answers(round).column("status"))
-        sent = len(self.asks(round))
-        out = sent - sum(status.values())
-        return Balance(sent, status[LABELLED], status[SKIPPED], status[CANCELLED], out)
+        answers = self.answers(round)
+        return _balance(self.asks(round), answers)
 
     def check(self) -> Balance:
         """Raise LedgerError unless every ask is unique, every answer has its ask, and the sums agree."""
-        asks, answers = self.asks(), self.answers()
+        answers = self.answers()
+        asks = self.asks()  # after the answers, since a driver may be adding to both
         _refuse_repeats([a.request_id for a in asks], self.run, "asked for twice")
         trained = [a.id for a in asks if a.purpose == "train" and a.replica == 0]
         _refuse_repeats(trained, self.run, "asked for in two rounds")
@@ -159,9 +158,9 @@ class Ledger:
         if strays:
             rows = [r["id"] for r in answers.rows() if r["request_id"] in strays]
             raise LedgerError(f"The ledger of {self.run} has {len(rows)} answers without an ask, e.g. to `{rows[0]}`.")
-        balance = self.balance()
-        if balance.outstanding != len(self.outstanding()):
-            raise LedgerError(f"The ledger of {self.run} does not balance: {balance}.")
+        balance = _balance(asks, answers)
+        if balance.sent != balance.answered + balance.skipped + balance.cancelled + balance.outstanding:
+            raise LedgerError(f"The ledger of {self.run} does not balance: {balance}. Nothing was written.")
         return balance
 
     # Reading
@@ -221,6 +220,13 @@ def to_parquet(table: pa.Table) -> bytes:
     out = io.BytesIO()
     pyarrow.parquet.write_table(table, out)
     return out.getvalue()
+
+
+def _balance(asks: Sequence[Ask], answers: Labels) -> Balance:
+    """Count the two sides apart: what has no answer is found by its request, not by subtraction."""
+    status, had = Counter(answers.column("status")), set(answers.column("request_id"))
+    outstanding = sum(ask.request_id not in had for ask in asks)
+    return Balance(len(asks), status[LABELLED], status[SKIPPED], status[CANCELLED], outstanding)
 
 
 def _refuse() -> None:

@@ -1,6 +1,7 @@
 """Kill a driver at every k-th commit, run the same command again, and print what the ledger then holds, a line each.
 
-Usage: python kills.py DATA FOLDER FIRST STEP; a script of its own, so that each driver is a fork of one warm process.
+Usage: python kills.py KIND DATA FOLDER FIRST STEP, KIND being features or pictures. A script of its own, so that each
+driver is a fork of one warm process.
 The last line is an uninterrupted run's; `null` for k beyond the last commit ends the list.
 """
 
@@ -16,7 +17,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import torch
 import torch.optim
-from campaigns import settings
+from campaigns import picture_settings, settings
 
 from alray import storage
 from alray.campaign import run, status
@@ -24,7 +25,7 @@ from alray.campaign import run, status
 KILLED = -1
 
 
-def drive(data: Path, folder: Path, kill_at: int | None, *, after: bool) -> int:
+def drive(kind: str, data: Path, folder: Path, kill_at: int | None, *, after: bool) -> int:
     """Run the campaign in a fork that dies before or after its k-th commit; return the exit code, or KILLED."""
     child = os.fork()
     if child:
@@ -36,7 +37,7 @@ def drive(data: Path, folder: Path, kill_at: int | None, *, after: bool) -> int:
         storage._sync = lambda path: None  # a killed process loses nothing that the system has
         if kill_at is not None:
             die_at(kill_at, after=after)
-        run(settings(data, folder))
+        run(picture_settings(data, folder) if kind == "pictures" else settings(data, folder))
         code = 0
     finally:
         os._exit(code)
@@ -81,18 +82,18 @@ def ledger(folder: Path) -> dict[str, object]:
 
 def main() -> None:
     """Go through the commits."""
-    data, folder, first, step = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
-    k = first
+    kind, data, folder = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
+    k, step = int(sys.argv[4]), int(sys.argv[5])
     while True:
         for after in (False, True):
             mine = folder / f"{k}-{after}"
-            killed = drive(data, mine, k, after=after)
+            killed = drive(kind, data, mine, k, after=after)
             if killed == 0:
                 print("null")
                 print(json.dumps(ledger(mine)))
                 return
             assert killed == KILLED, killed
-            assert drive(data, mine, None, after=False) == 0, (k, after)
+            assert drive(kind, data, mine, None, after=False) == 0, (k, after)
             print(json.dumps({"k": k, "after": after, **ledger(mine)}), flush=True)
         k += step
 

@@ -14,10 +14,10 @@ import pytest
 SCRIPT = Path(__file__).parent / "kills.py"
 
 
-def kill_at(data: Path, folder: Path, first: int, step: int) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def kill_at(kind: str, data: Path, folder: Path, first: int, step: int) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     paths = os.pathsep.join([str(SCRIPT.parents[1]), str(SCRIPT.parents[2])])
     done = subprocess.run(
-        [sys.executable, str(SCRIPT), str(data), str(folder), str(first), str(step)],
+        [sys.executable, str(SCRIPT), kind, str(data), str(folder), str(first), str(step)],
         env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
@@ -36,7 +36,7 @@ def check(killed: list[dict[str, Any]], whole: dict[str, Any]) -> None:
 
 
 def test_some_commits(data: Path, tmp_path: Path) -> None:
-    killed, whole = kill_at(data, tmp_path, 5, 17)
+    killed, whole = kill_at("features", data, tmp_path, 5, 17)
     assert len(killed) >= 6
     check(killed, whole)
 
@@ -44,6 +44,14 @@ def test_some_commits(data: Path, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_every_commit(data: Path, tmp_path: Path) -> None:
-    killed, whole = kill_at(data, tmp_path, 1, 1)
+    killed, whole = kill_at("features", data, tmp_path, 1, 1)
     assert len(killed) >= 80
+    check(killed, whole)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_commits_of_features_and_training(data: Path, tmp_path: Path) -> None:
+    killed, whole = kill_at("pictures", data, tmp_path, 2, 3)
+    assert len(killed) >= 30
     check(killed, whole)
