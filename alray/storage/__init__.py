@@ -109,9 +109,14 @@ def delete_folder(uri: str) -> None:
         raise StoragePathError(f"{uri} is a whole bucket or disk; alray deletes only folders in one.")
     with clients.named("delete", uri):
         if place.scheme == "file":
-            shutil.rmtree(place.path) if os.path.isdir(place.path) else None
+            shutil.rmtree(place.path, onerror=_unless_gone)
         elif is_folder(uri):
             clients.filesystem(place.scheme).delete_dir(place.path)
+
+
+def _unless_gone(_: object, path: str, fault: tuple[type[BaseException], BaseException, object]) -> None:
+    if not isinstance(fault[1], FileNotFoundError):  # another process may be deleting the same folder
+        raise fault[1]
 
 
 def _write(uri: str, data: bytes, *, once: bool = False) -> bool:

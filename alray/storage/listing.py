@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
@@ -86,11 +87,23 @@ def _match(folder: str, patterns: Sequence[str]) -> Iterator[str]:
 
 def _list(folder: str, kind: pafs.FileType) -> list[str]:
     place = places.place_of(folder)
-    selector = pafs.FileSelector(place.path, allow_not_found=True)
     with clients.named("list", folder):
-        infos = clients.filesystem(place.scheme).get_file_info(selector)
-    names = sorted(i.base_name for i in infos if i.type == kind and not i.base_name.startswith(TEMPORARY))
+        found = _scan(place.path, kind) if place.scheme == "file" else _ask(place, kind)
+    names = sorted(name for name in found if not name.startswith(TEMPORARY))
     return [f"{str(place).rstrip('/')}/{name}" for name in names]
+
+
+def _scan(path: str, kind: pafs.FileType) -> list[str]:
+    # Not through pyarrow: it fails when a temporary file is renamed between the listing and its own look at it.
+    if not os.path.isdir(path):
+        return []
+    with os.scandir(path) as entries:
+        return [e.name for e in entries if (e.is_file() if kind == pafs.FileType.File else e.is_dir())]
+
+
+def _ask(place: places.Place, kind: pafs.FileType) -> list[str]:
+    selector = pafs.FileSelector(place.path, allow_not_found=True)
+    return [i.base_name for i in clients.filesystem(place.scheme).get_file_info(selector) if i.type == kind]
 
 
 def _file_info(uri: str) -> pafs.FileInfo:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -79,3 +80,23 @@ def test_a_stamp_changes_with_the_content(root: str) -> None:
     assert storage.stamp(uri) == first
     storage.write_bytes(uri, b"two")
     assert storage.stamp(uri) != first
+
+
+def test_files_renamed_while_they_are_listed_do_not_disturb(tmp_path: Path) -> None:
+    """A folder that other processes write to can be listed at any moment."""
+    stop = threading.Event()
+
+    def write() -> None:
+        number = 0
+        while not stop.is_set():
+            storage.write_bytes(str(tmp_path / f"file-{number % 50}"), b"x")
+            number += 1
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for _ in range(300):
+            assert all("/file-" in uri for uri in storage.list_files(str(tmp_path)))
+    finally:
+        stop.set()
+        writer.join()
