@@ -14,6 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from alray.ops.affine import affine
+
 GUARD = 1e-8
 """The official code divides by (a − z) + 1e-8; where the difference is exactly zero, that freezes the coordinate."""
 
@@ -76,9 +78,10 @@ def slopes(v_NC: Tensor, label_N: Tensor, frame: Frame) -> tuple[Tensor, Tensor]
     """
     weight_CD, gram_CC = frame.weight_CD, frame.gram_CC
     few = len(weight_CD) <= 2 * weight_CD.shape[1]
-    image_NC = v_NC @ gram_CC if few else (v_NC @ weight_CD) @ weight_CD.T
+    zero_C, zero_D = torch.zeros_like(gram_CC[0]), torch.zeros_like(weight_CD[0])
+    image_NC = affine(v_NC, gram_CC, zero_C) if few else affine(affine(v_NC, weight_CD.T, zero_D), weight_CD, zero_C)
     square_N = (v_NC * image_NC).sum(dim=1).clamp_min(0)
-    share_N = square_N / (v_NC.abs() @ gram_CC.diagonal())
+    share_N = square_N / (v_NC.abs() * gram_CC.diagonal()).sum(dim=1)
     slope_NC = image_NC - image_NC.gather(1, label_N[:, None])
     return torch.where(square_N[:, None] > 0, slope_NC / square_N.sqrt()[:, None], 0.0), share_N
 
@@ -106,12 +109,12 @@ def _caps(hidden_ND: Tensor, frame: Frame) -> tuple[Tensor, Tensor]:
     z_ND, classes = hidden_ND - frame.centre_D, len(frame.weight_CD)
     sides = torch.cat([frame.weight_CD, -2 * frame.anchors_CD])  # logits and ‖a‖² − 2 z·a from one read of the rows
     offsets = torch.cat([frame.bias_C, frame.anchors_CD.square().sum(dim=1)])
-    both_N2C = torch.addmm(offsets, z_ND, sides.T)
+    both_N2C = affine(z_ND, sides, offsets)
     logits_NC, away_NC = both_N2C[:, :classes], both_N2C[:, classes:]
     v_NC, label_N = descent_weights(logits_NC)
     slope_NC, share_N = slopes(v_NC, label_N, frame)
     radius_N = first_crossing(logits_NC, label_N, slope_NC, frame.least_slope)
-    farthest_N = (away_NC.max(dim=1).values + z_ND.square().sum(dim=1)).clamp_min(0).sqrt()
+    farthest_N = (away_NC.max(dim=1).values + torch.linalg.vector_norm(z_ND, dim=1).square()).clamp_min(0).sqrt()
     return torch.where(farthest_N > 0, math.sqrt(z_ND.shape[1]) * radius_N / farthest_N, math.inf), share_N
 
 

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from alray.ops.affine import affine
+
 CHUNK = 4096
 """Rows per GEMM. Fixed, so that a row meets the same kernel wherever its shard is."""
 
@@ -33,7 +35,7 @@ def nearest(rows_ND: Tensor, centroids_KD: Tensor) -> tuple[Tensor, Tensor]:
     bias_K = centroids_KD.square().sum(dim=1)
     for chunk in rows_ND.split(CHUNK):
         x = chunk.float()
-        least = torch.addmm(bias_K, x, centroids_KD.T, alpha=-2.0).min(dim=1)
+        least = affine(x, centroids_KD, bias_K, scale=-2.0).min(dim=1)
         labels.append(least.indices)
         squared.append((least.values + x.square().sum(dim=1)).clamp_min(0))
     return torch.cat(labels), torch.cat(squared)
@@ -42,8 +44,8 @@ def nearest(rows_ND: Tensor, centroids_KD: Tensor) -> tuple[Tensor, Tensor]:
 def distances(rows_ND: Tensor, centroids_KD: Tensor, label_N: Tensor) -> Tensor:
     """Return the squared distance of each row to its own centroid, summed in fp64, [N].
 
-    Both rows of a cluster of two are equally far from their mean, up to rounding: a GEMM's rounding, which depends on the
-    rows beside them, must not decide which of them is bought.
+    Both rows of a cluster of two are equally far from their mean, up to rounding: a GEMM's rounding, which depends on
+    the rows beside them, must not decide which of them is bought.
     """
     parts = [
         (rows.double() - centroids_KD[labels].double()).square().sum(dim=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 
@@ -20,4 +21,4 @@ def margin(probs_NC: Tensor) -> Tensor:
 
 def entropy(probs_NC: Tensor) -> Tensor:
     """Return −Σ p ln p in nats, [N]; a probability of zero adds nothing."""
-    return -(probs_NC * probs_NC.clamp_min(1e-45).log()).sum(dim=1)
+    return torch.special.entr(probs_NC).sum(dim=1)

@@ -14,7 +14,10 @@ from alray.table import Table
 
 
 class Random(ScoreStrategy):
-    """Take the rows with the highest of independent uniform numbers, keyed by (seed, round, id)."""
+    """Take the rows with the lowest of independent uniform numbers, keyed by (seed, round, id).
+
+    The score is minus the number: near zero fp32 tells numbers apart that it would round together near one.
+    """
 
     name: Literal["random"] = "random"
     needs: ClassVar[frozenset[str]] = frozenset({"hash"})
@@ -24,4 +27,4 @@ class Random(ScoreStrategy):
 
     def score(self, rows: Table, prepared: dict[str, Any]) -> Tensor:
         hashes = rows["hash"].numpy().view(np.uint64)
-        return torch.from_numpy(seeds.uniform(prepared["stream"], hashes).astype(np.float32))
+        return torch.from_numpy(-seeds.uniform(prepared["stream"], hashes).astype(np.float32))

@@ -53,10 +53,11 @@ class Best(Shortlist):
 
 @dataclass(frozen=True)
 class GrowingCap(Shortlist):
-    """ALFA-Mix's growing cap: the least of `step`, 2·`step`, … ≤ 1 with strictly more than `budget` candidates.
+    """ALFA-Mix's growing cap: the least of `step`, 2·`step`, … with strictly more than `budget` candidates.
 
-    Scores are minus critical caps; a row is a candidate at cap c when its critical cap is below c. One histogram decides
-    all caps at once. When no cap has more than `budget`, the largest cap's candidates are the shortlist.
+    The last cap is the first that reaches 1. Scores are minus critical caps; a row is a candidate at cap c when its
+    critical cap is below c. One histogram decides all caps at once. When no cap has more than `budget`, the largest
+    cap's candidates are the shortlist.
     """
 
     step: float
@@ -64,8 +65,11 @@ class GrowingCap(Shortlist):
 
     @property
     def caps(self) -> npt.NDArray[np.float64]:
-        """The caps κ·k for k = 1 … ⌈1/κ⌉: products, not a repeated sum, which would miss 1 by rounding."""
-        return self.step * np.arange(1, math.ceil(1.0 / self.step) + 1)
+        """The caps κ·k for k = 1 … ⌈1/κ⌉: products, not a repeated sum, which would miss 1 by rounding.
+
+        1/κ itself may round up past a whole number (κ = 1/49), which must not add a cap beyond 1.
+        """
+        return self.step * np.arange(1, math.ceil(1.0 / self.step - 1e-9) + 1)
 
     def statistic(self, scores_N: Scores) -> Counts:
         below = np.sort(-scores_N.astype(np.float64))

@@ -131,7 +131,7 @@ def test_caps_are_those_of_the_definition(classes: int) -> None:
 def test_only_the_farthest_anchor_matters() -> None:
     z, weight, bias, anchors = problem()
     each = [caps(z, weight, bias, np.repeat(anchor[None], 5, axis=0)) for anchor in anchors]
-    np.testing.assert_allclose(caps(z, weight, bias, anchors), np.min(each, axis=0), rtol=1e-4)
+    close(caps(z, weight, bias, anchors), np.min(each, axis=0))
 
 
 @pytest.mark.parametrize("case", brute.cases(1000, 32, (2, 10)), ids=lambda case: case.name)
@@ -164,7 +164,7 @@ def test_class_order_changes_nothing() -> None:
     z, weight, bias, anchors = problem()
     order = np.random.default_rng(1).permutation(5)
     shuffled = caps(z, weight[order], bias[order], anchors[order])
-    np.testing.assert_allclose(shuffled, caps(z, weight, bias, anchors), rtol=1e-4)
+    close(shuffled, caps(z, weight, bias, anchors))
 
 
 def test_a_rotation_changes_nothing() -> None:
@@ -270,3 +270,12 @@ def test_the_largest_fp16_rows_have_a_cap() -> None:
     z, weight, bias, anchors = problem()
     large = np.sign(z) * np.float32(65504)
     close(caps(large, weight, bias, anchors), exact(large, weight, bias, anchors))
+
+
+@pytest.mark.parametrize("classes", [3, 10, 100])
+def test_caps_have_the_same_bits_in_any_cut_of_the_rows(classes: int) -> None:
+    z, *head = tensors(*problem(1100, 48, classes))
+    frame = flips.Frame.of(*head)
+    whole = flips.critical_cap(z, frame)
+    for rows in (1, 2, 3, 17, 64, 1000):
+        assert torch.equal(torch.cat([flips.critical_cap(part, frame) for part in z.split(rows)]), whole)
