@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from alray.runtime import open_runtime as open_runtime
     from alray.selection import Picks as Picks
     from alray.selection import Selection as Selection
-    from alray.selection import select as select
+    from alray.selection.select import select as select
     from alray.strategies import Given as Given
     from alray.strategies import ScoreStrategy as ScoreStrategy
     from alray.strategies import Strategy as Strategy
