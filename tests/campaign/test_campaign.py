@@ -285,3 +285,15 @@ def test_a_closed_round_that_was_changed_stops_everything(data: Path, tmp_path: 
     labels.write_bytes(labels.read_bytes() + b" ")
     with pytest.raises(LedgerError, match=r"rounds/0001/labels\.parquet is not the file that round 1 ended with"):
         run(settings(data, tmp_path / "run", "budget.total=30"))
+
+
+def test_skipped_labels_are_paid_for_and_never_asked_for_again(data: Path, tmp_path: Path) -> None:
+    truth = read_labels(f"{data}/oracle.parquet").mapping()
+    oracle = tmp_path / "oracle.csv"
+    rows = [f"{i},," + "skipped" if n % 3 == 0 else f"{i},{label}," for n, (i, label) in enumerate(truth.items())]
+    oracle.write_text("id,label,status\n" + "\n".join(rows) + "\n")
+    done = run(settings(data, tmp_path / "run", f"labeller.path={oracle}"))
+    assert (done.labels, done.label_dollars) == (21, pytest.approx(2.1))
+    balance = Ledger(str(tmp_path / "run")).check()
+    assert balance.skipped > 0 and balance.answered + balance.skipped == balance.sent == 21
+    assert len(read_labels(f"{tmp_path}/run/rounds/0002/labels.parquet")) == balance.answered
