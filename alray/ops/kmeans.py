@@ -33,7 +33,7 @@ def nearest(rows_ND: Tensor, centroids_KD: Tensor) -> tuple[Tensor, Tensor]:
         return torch.zeros(0, dtype=torch.int64), torch.zeros(0)
     labels, squared = [], []
     bias_K = centroids_KD.square().sum(dim=1)
-    for chunk in rows_ND.split(CHUNK):
+    for chunk in torch.split(rows_ND, CHUNK):
         x = chunk.float()
         least = affine(x, centroids_KD, bias_K, scale=-2.0).min(dim=1)
         labels.append(least.indices)
@@ -49,7 +49,7 @@ def distances(rows_ND: Tensor, centroids_KD: Tensor, label_N: Tensor) -> Tensor:
     """
     parts = [
         (rows.double() - centroids_KD[labels].double()).square().sum(dim=1)
-        for rows, labels in zip(rows_ND.split(CHUNK), label_N.split(CHUNK), strict=True)
+        for rows, labels in zip(torch.split(rows_ND, CHUNK), torch.split(label_N, CHUNK), strict=True)
     ]
     return torch.cat(parts)
 
@@ -58,7 +58,7 @@ def cluster_sums(rows_ND: Tensor, label_N: Tensor, clusters: int) -> tuple[Tenso
     """Return per cluster the fp64 sum of its fp16 rows and its count: [K, D] and [K]. Exact in any order."""
     assert rows_ND.dtype == torch.float16 and len(rows_ND) < EXACT_ROWS
     sums_KD = torch.zeros(clusters, rows_ND.shape[1], dtype=torch.float64)
-    for rows, labels in zip(rows_ND.split(CHUNK), label_N.split(CHUNK), strict=True):
+    for rows, labels in zip(torch.split(rows_ND, CHUNK), torch.split(label_N, CHUNK), strict=True):
         sums_KD.index_add_(0, labels, rows.double())
     return sums_KD, torch.bincount(label_N, minlength=clusters)
 

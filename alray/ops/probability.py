@@ -21,4 +21,5 @@ def margin(probs_NC: Tensor) -> Tensor:
 
 def entropy(probs_NC: Tensor) -> Tensor:
     """Return −Σ p ln p in nats, [N]; a probability of zero adds nothing."""
-    return torch.special.entr(probs_NC).sum(dim=1)
+    parts_NC: Tensor = torch.special.entr(probs_NC)
+    return parts_NC.sum(dim=1)
