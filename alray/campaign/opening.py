@@ -24,7 +24,7 @@ LIVE = frozenset({"budget", "costs", "labeller", "runtime", "selection", "stoppi
 """Settings that may change between two commands. All others, but for `run` itself, are frozen."""
 
 HOW = frozenset({"run", "runtime", "storage"})
-"""Settings that say where and how work is run, and not what it is: no part of the config hash."""
+"""Settings that say where and how work is run, and not what it is: like `features.path`, no part of the config hash."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,9 @@ def home(run: str) -> str:
 
 
 def digest(settings: Settings) -> str:
-    """Return the config hash: of all settings but those in `HOW`."""
+    """Return the config hash: of all settings that say what is done, wherever it is done."""
     raw = {k: v for k, v in _plain(settings).items() if k not in HOW}
+    del raw["features"]["path"]
     return hashlib.sha256(yaml.safe_dump(raw, sort_keys=True).encode()).hexdigest()
 
 

@@ -84,6 +84,7 @@ def main() -> None:
     """Go through the commits."""
     kind, data, folder = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
     k, step = int(sys.argv[4]), int(sys.argv[5])
+    settings(data, folder)  # imports every strategy, once
     while True:
         for after in (False, True):
             mine = folder / f"{k}-{after}"
