@@ -108,6 +108,13 @@ class Held(ABC):
         The trees' shapes only the groups decide. Parts stay on the workers; only what `finish` returns comes back.
         """
 
+    @abstractmethod
+    def call(self, fn: Callable[..., Any], *args: Any) -> Any:
+        """Return `fn(*args)`, run once on one of the workers that hold the shards.
+
+        Not `Runtime.call`: while shards are held there may be no room for another worker.
+        """
+
     @property
     @abstractmethod
     def count(self) -> int:

@@ -63,6 +63,10 @@ class Host:
         with one_thread():
             return finish(part) if finish else part
 
+    def call(self, fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+        with one_thread():
+            return fn(*args)
+
 def _task(fn: Callable[..., Any], args: tuple[Any, ...], *first: Any) -> Any:
     with one_thread():
         return fn(*first, *args)
@@ -77,6 +81,8 @@ class RayRuntime(Runtime):
         self._owned = ray_cluster.join(config)
         gpus = float(ray.cluster_resources().get("GPU", 0.0))
         self.hardware = "cuda" if gpus else "cpu"
+        if (cpus := ray.cluster_resources().get("CPU", 0.0)) < config.workers:
+            log.warning("The cluster has %g CPUs for %d workers; waiting for it to grow", cpus, config.workers)
         self.gpus_per_worker = min(1.0, gpus / config.workers)
         self.resources = Resources(cpus=float(config.workers), gpus=min(gpus, float(config.workers)))
 
@@ -141,6 +147,10 @@ class RayHeld(Held):
             return self._actors[slot].run.remote(i, self._specs[i], fn, shared)
 
         return self._drive().results(len(self._specs), submit)
+
+    def call(self, fn: Callable[..., Any], *args: Any) -> Any:
+        shared = ray.put(args)
+        return self._drive().results(1, lambda _, slot: self._actors[slot].call.remote(fn, shared))[0]
 
     @property
     def count(self) -> int:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from alray import seeds
 from alray.ops import kmeans
-from alray.runtime import Held, Runtime
+from alray.runtime import Held
 from alray.selection import clusters as passes
 from alray.selection.resident import Resident, Scan
 from alray.selection.shortlisted import Limit, add, unit_rows
@@ -133,7 +133,7 @@ def solve_root(
 
 
 def centroids(
-    held: Held, runtime: Runtime, numbers: Sequence[int], scan: Scan, limit: Limit, *, clusters: int, seed: int, round: int
+    held: Held, numbers: Sequence[int], scan: Scan, limit: Limit, *, clusters: int, seed: int, round: int
 ) -> Tensor:
     """Return `clusters` centroids of the shortlist, fp32 [K, H]; `numbers` are the held shards' numbers, in order."""
     groups = blocks(numbers)
@@ -142,5 +142,5 @@ def centroids(
     stream = seeds.key(seed, "coreset", round)
     centres = held.reduce_groups(draw, pool_draws, groups, scan, limit, stream, plan, finish=LocalCentres(plan, seed, round))
     cells = held.reduce_groups(weigh, passes.add_sums, groups, scan, limit, centres, plan, finish=to_means)
-    root_KD = runtime.call(solve_root, cells, clusters, seed, round, stage="k-means of the blocks' centres")
+    root_KD = held.call(solve_root, cells, clusters, seed, round)
     return passes.refine(held, scan, limit, torch.from_numpy(np.array(root_KD)), passes=REFINES)

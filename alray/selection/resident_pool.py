@@ -201,7 +201,7 @@ class _Round:
             centroids_KD = central.centroids(held, self.scan, limit, **keyed)
         else:
             numbers = self.pool.numbers
-            centroids_KD = coreset.centroids(held, self.pool.runtime, numbers, self.scan, limit, **keyed)
+            centroids_KD = coreset.centroids(held, numbers, self.scan, limit, **keyed)
         ids, scores, inertia = medoids(held, self.scan, limit, centroids_KD, self.budget)
         self.report |= {"regime": regime, "inertia": inertia}
         return ids, scores

@@ -108,7 +108,7 @@ def prepare_given(
     if head is None:
         names = tuple(classes) if classes else tuple(sorted(set(texts)))
         arguments = (head_config or HeadConfig(), rows["features"].numpy(), texts, names, seed)
-        head = pool.runtime.call(fit_head, *arguments, stage="fit head")
+        head = pool.held.call(fit_head, *arguments)
     return Given(
         budget=budget, seed=seed, round=round, labelled=rows, label_M=label_numbers(texts, rows, head), head=head
     )

@@ -85,3 +85,9 @@ def test_a_hung_worker_meets_the_deadline(ray_runtime: Runtime) -> None:
     with impatient.hold(faults.Sleepy, [0], stage="warm") as held:
         with pytest.raises(RuntimeFailure, match=r"no call finished within `runtime.deadline_s` = 1 s; still out: \[0\]"):
             held.map(faults.doze, 60.0)
+
+
+def test_a_call_runs_beside_the_held_shards_however_full_the_cluster(runtime: Runtime) -> None:
+    with runtime.hold(faults.Sleepy, list(range(8)), stage="hold") as held:
+        assert held.map(faults.doze, 0.0) == list(range(8))
+        assert held.call(faults.add_to, 1, 2) == 3
