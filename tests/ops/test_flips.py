@@ -222,16 +222,20 @@ def test_what_all_classes_share_costs_no_digits() -> None:
     z, weight, bias, anchors = problem(400, 64)
     weight = weight + np.random.default_rng(5).normal(size=64).astype(np.float32) * 30
     close(caps(z, weight, bias, anchors), exact(z, weight, bias, anchors))
+    rows, *head = tensors(z, weight, bias, anchors)
+    frame = flips.Frame.of(*head)
+    v_NC, label_N = flips.descent_weights(rows.double() @ frame.weight_CD.T + frame.bias_C)
+    assert flips.slopes(v_NC, label_N, frame)[1].min() > flips.FLAT  # without the help of fp64
 
 
 def test_a_gradient_that_nearly_cancels_keeps_its_direction() -> None:
-    """Three classes on a line, y* in the middle: g is the small difference of two nearly equal pulls."""
+    """y* in the middle of the others, all nearly as likely: g is the small rest of pulls that cancel."""
     rng = np.random.default_rng(3)
-    line = rng.normal(size=16)
-    weight = np.stack([-line, np.zeros(16), line]).astype(np.float32)
-    z = (rng.normal(size=(400, 16)) * 0.05).astype(np.float16).astype(np.float32)
-    bias, anchors = np.array([0, 0.4, 0], dtype=np.float32), rng.normal(size=(3, 16)).astype(np.float32)
-    assert ((z @ weight.T + bias).argmax(axis=1) == 1).mean() > 0.5
+    others = rng.normal(size=(6, 16))
+    weight = np.vstack([np.zeros((1, 16)), others - others.mean(axis=0)]).astype(np.float32)
+    z = (rng.normal(size=(400, 16)) * 1e-3).astype(np.float16).astype(np.float32)
+    bias, anchors = np.array([0.3, *[0] * 6], dtype=np.float32), rng.normal(size=(7, 16)).astype(np.float32)
+    assert ((z @ weight.T + bias).argmax(axis=1) == 0).all()
     close(caps(z, weight, bias, anchors), exact(z, weight, bias, anchors))
 
 

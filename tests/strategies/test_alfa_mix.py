@@ -26,8 +26,9 @@ def given(case: brute.Case, label: np.ndarray, labelled: np.ndarray) -> Given:
 @pytest.mark.parametrize("frozen", [True, False])
 def test_score_is_minus_the_cap_of_the_official_loop(frozen: bool) -> None:
     rng = np.random.default_rng(1)
-    labelled, label = rng.normal(size=(12, 24)).astype(np.float16), np.arange(12) % 4  # of five classes
-    case = brute.make("gaussian", 600, 24, 5, 3, 1)
+    labelled = np.maximum(rng.normal(size=(4, 24)), 0).astype(np.float16)
+    label = np.arange(4)  # of five classes
+    case = brute.make("relu", 600, 24, 5, 1, 1)
     case = brute.Case("own anchors", case.rows_ND, case.weight_CD, case.bias_C, brute.anchors_of(labelled, label, 5))
     strategy = AlfaMix(freeze_equal=frozen)
     prepared = strategy.prepare(given(case, label, labelled))
@@ -36,7 +37,7 @@ def test_score_is_minus_the_cap_of_the_official_loop(frozen: bool) -> None:
     assert score.dtype == torch.float32
     found = -score.numpy().astype(np.float64)[None] < brute.CAPS[:, None]
     differs = found != brute.official(case)
-    assert brute.official(case)[-1].sum() > 20
+    assert brute.official(case)[-1].sum() > 20 and differs.any() != frozen  # most rows share a zero with an anchor
     assert brute.outside_band(case, differs if frozen else differs & ~brute.touching(case)) == 0
 
 
