@@ -33,49 +33,54 @@ for command in (run.run, select.select, features.features, status.status, check.
 class Stopped(BaseException):
     """A signal asked the process to end: every `with` on the way out gives back what it holds."""
 
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
+
+class Signals:
+    """Turns the first SIGINT or SIGTERM into `Stopped`, and remembers it; a second one ends the process at once."""
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+
+    def watch(self) -> None:
+        """Take both signals over."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._stop)
+
+    def _stop(self, number: int, frame: FrameType | None) -> NoReturn:
+        self.received = number
+        signal.signal(number, signal.SIG_DFL)
+        raise Stopped(number)
 
 
 def main(words: list[str] | None = None) -> NoReturn:
     """Run the command line and exit."""
     log.setup()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _stop)
-    sys.exit(_ending(words))
-
-
-def _ending(words: list[str] | None) -> int:
+    signals = Signals()
+    signals.watch()
     try:
         app(words, prog_name="alray")
-    except AlrayError as error:
+    except BaseException as error:
+        sys.exit(_ending(error, signals.received))
+    sys.exit(0)
+
+
+def _ending(error: BaseException, received: int | None) -> int:
+    """Say how a command ended, where it did not say so itself, and return its exit code."""
+    if received is None and isinstance(error, SystemExit) and error.code == signal.SIGTERM:
+        received = (
+            signal.SIGTERM
+        )  # Ray puts a handler of its own in place of ours, which exits with the signal's number
+    if received is not None:
+        # Whatever the error is: what is raised in a signal handler comes out of Ray's compiled code as another one.
+        _say(f"Stopped by {signal.Signals(received).name}. The same command goes on from the last finished stage.")
+        return 128 + received
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else int(error.code is not None)
+    if isinstance(error, AlrayError):
         _say(str(error))
         return error.exit_code
-    except Stopped as stopped:
-        return _stopped(stopped.number)
-    except SystemExit as ended:
-        # Ray puts its own SIGTERM handler in place of ours, which exits with the number of the signal.
-        return _stopped(signal.SIGTERM) if ended.code == signal.SIGTERM else _code(ended)
-    except Exception:
-        traceback.print_exc()
-        _say("This is a fault of alray, not of your settings. The same command goes on from the last finished stage.")
-        return 1
-    return 0
-
-
-def _code(ended: SystemExit) -> int:
-    return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
-
-
-def _stop(number: int, frame: FrameType | None) -> NoReturn:
-    signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
-    raise Stopped(number)
-
-
-def _stopped(number: int) -> int:
-    _say(f"Stopped by {signal.Signals(number).name}. The same command goes on from the last finished stage.")
-    return 128 + number
+    traceback.print_exception(error)
+    _say("This is a fault of alray, not of your settings. The same command goes on from the last finished stage.")
+    return 1
 
 
 def _say(text: str) -> None:

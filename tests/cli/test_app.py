@@ -47,13 +47,25 @@ def test_an_unexpected_error_shows_where_it_came_from(monkeypatch: pytest.Monkey
                         "last finished stage.\n")  # fmt: skip
 
 
-@pytest.mark.parametrize("ended", [app.Stopped(15), SystemExit(15)])
-def test_a_termination_says_that_the_same_command_goes_on(
-    monkeypatch: pytest.MonkeyPatch, alray: Alray, ended: BaseException
-) -> None:
-    monkeypatch.setattr(app, "app", raising(ended))
+def test_a_termination_says_that_the_same_command_goes_on(monkeypatch: pytest.MonkeyPatch, alray: Alray) -> None:
+    monkeypatch.setattr(app, "app", raising(SystemExit(15)))  # as Ray's own handler ends a process
     said = "alray: Stopped by SIGTERM. The same command goes on from the last finished stage.\n"
     assert alray("run") == (143, "", said)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_told_even_where_it_comes_out_as_another_error(
+    monkeypatch: pytest.MonkeyPatch, alray: Alray, number: signal.Signals
+) -> None:
+    def command(*args: object, **kwargs: object) -> None:
+        try:
+            signal.raise_signal(number)
+        except app.Stopped as stopped:
+            raise SystemError("returned a result with an exception set") from stopped
+
+    monkeypatch.setattr(app, "app", command)
+    said = f"alray: Stopped by {number.name}. The same command goes on from the last finished stage.\n"
+    assert alray("run") == (128 + number, "", said)
 
 
 @pytest.mark.parametrize("words", [["rnu"], ["run"], ["select", "--budget", "x"], ["status"]])
