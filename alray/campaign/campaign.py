@@ -32,6 +32,7 @@ def run(settings: Settings) -> Status:
     folder = opening.home(settings.run)
     with Lease(storage.join(folder, "lease.json")) as lease:
         ledger = Ledger(folder, guard=lease.check)
+        ledger.sweep()
         opened = opening.begin(ledger, settings)
         rounds.verify(ledger)
         costs.settle(ledger, lease.fence, lease.holder.beats)

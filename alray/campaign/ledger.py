@@ -115,6 +115,16 @@ class Ledger:
         self.check()
         return len(new)
 
+    def sweep(self) -> None:
+        """Remove what drivers that were killed in the middle of a commit left behind on a disk."""
+        self._guard()
+        root = storage.local_path(self.run)
+        if root is None:
+            return  # on object storage nothing is left behind
+        for folder in ("asks", "answers", "costs", "configs", "pool", "rounds/*"):
+            for left in root.glob(f"{folder}/{storage.TEMPORARY}*"):
+                left.unlink(missing_ok=True)
+
     # What the ledger says
 
     def name(self) -> str:

@@ -125,3 +125,13 @@ def test_without_the_lease_nothing_is_written(ledger: Ledger) -> None:
     with pytest.raises(LedgerError, match="opened to be read"):
         Ledger(ledger.run).commit_asks(asks("a"))
     assert ledger.asks() == []
+
+
+def test_what_a_killed_commit_left_behind_is_removed(ledger: Ledger) -> None:
+    ledger.commit_asks(asks("a"))
+    left = Path(ledger.uri("asks/.tmp-0123-0000-train.parquet"))
+    left.write_bytes(b"half")
+    assert len(again(ledger).asks()) == 1
+    again(ledger).sweep()
+    assert not left.exists()
+    assert len(again(ledger).asks()) == 1
