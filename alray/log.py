@@ -51,8 +51,12 @@ def progress(items: Iterable[T], total: int, what: str) -> Iterator[T]:
             yield item
             if bar is None and sys.stderr.isatty() and time.perf_counter() - start > PROGRESS_AFTER_S:
                 bar = Progress(
-                    TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-                    console=Console(stderr=True), transient=True,
+                    TextColumn("{task.description}"),
+                    BarColumn(),
+                    MofNCompleteColumn(),
+                    TimeRemainingColumn(),
+                    console=Console(stderr=True),
+                    transient=True,
                 )
                 bar.start()
                 task = bar.add_task(what, total=total)

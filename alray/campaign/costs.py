@@ -41,8 +41,10 @@ class Spent:
 
     def __add__(self, other: Spent) -> Spent:
         return Spent(
-            self.seconds + other.seconds, self.cpu_seconds + other.cpu_seconds,
-            self.gpu_seconds + other.gpu_seconds, self.dollars + other.dollars,
+            self.seconds + other.seconds,
+            self.cpu_seconds + other.cpu_seconds,
+            self.gpu_seconds + other.gpu_seconds,
+            self.dollars + other.dollars,
         )
 
     @staticmethod
@@ -55,8 +57,10 @@ class Spent:
     def to_dict(self) -> dict[str, float]:
         """Return the numbers, rounded to what a clock can tell (dollars to a millionth)."""
         return {
-            "seconds": round(self.seconds, 3), "cpu_seconds": round(self.cpu_seconds, 3),
-            "gpu_seconds": round(self.gpu_seconds, 3), "dollars": round(self.dollars, 6),
+            "seconds": round(self.seconds, 3),
+            "cpu_seconds": round(self.cpu_seconds, 3),
+            "gpu_seconds": round(self.gpu_seconds, 3),
+            "dollars": round(self.dollars, 6),
         }
 
 
@@ -72,7 +76,11 @@ class Meter:
         """Time the block; its cost is recorded whether it succeeds or raises."""
         self._count += 1
         record = {
-            "schema": 1, "stage": name, "round": round, "attempt": self._attempt, "started": time.time(),
+            "schema": 1,
+            "stage": name,
+            "round": round,
+            "attempt": self._attempt,
+            "started": time.time(),
             **self._holds(),
         }
         stem = f"a{self._attempt:04d}-{self._count:04d}-{round:04d}-{name}"

@@ -40,8 +40,14 @@ def train(place: Workplace, round: Round, head: Head, rows: Split) -> Model:
         runtime = place.runtime
         with place.meter.stage("train", round.number):
             made = training.run(
-                recipe, _rows(place, rows.train, head), settings.features, head, runtime,
-                name=f"{round.ledger.name()}-{round.number:04d}", folder=round.uri("checkpoint"), seed=settings.seed,
+                recipe,
+                _rows(place, rows.train, head),
+                settings.features,
+                head,
+                runtime,
+                name=f"{round.ledger.name()}-{round.number:04d}",
+                folder=round.uri("checkpoint"),
+                seed=settings.seed,
                 holdout=_rows(place, rows.holdout, head) if rows.holdout else None,
             )
             where = _within(made.checkpoint, round.uri("checkpoint"))

@@ -190,8 +190,14 @@ def _run_of(uri: str) -> str:
 def _me(ttl: float) -> Holder:
     now, pid = time.time(), os.getpid()
     return Holder(
-        host=socket.gethostname(), place=_place(), pid=pid, started=_process_started(pid) or "",
-        since=now, heartbeat=now, ttl=ttl, fence=0,
+        host=socket.gethostname(),
+        place=_place(),
+        pid=pid,
+        started=_process_started(pid) or "",
+        since=now,
+        heartbeat=now,
+        ttl=ttl,
+        fence=0,
     )
 
 

@@ -17,9 +17,7 @@ CHUNK = 8192
 """Rows of one product with the head: fp32 copies of them stay small."""
 
 
-def head_metrics(
-    head: Head, features: FeatureSet, labels: Mapping[str, str], runtime: Runtime
-) -> dict[str, Any]:
+def head_metrics(head: Head, features: FeatureSet, labels: Mapping[str, str], runtime: Runtime) -> dict[str, Any]:
     """Return accuracy, its share per class, and the mean negative log-likelihood of a head on the test rows.
 
     A row whose class the head does not know counts as wrong, and not in `nll`; an unreadable row counts as wrong.

@@ -65,8 +65,11 @@ class Stages:
         scan, given = self.place.scan, self._given(round, wanted)
         with self.place.meter.stage("select", round.number):
             chosen: Selection = scan.select(
-                self.settings.strategy if round.number else find("random"), given, excluded=self._known(),
-                config=self.settings.selection, reason="strategy" if round.number else "initial",
+                self.settings.strategy if round.number else find("random"),
+                given,
+                excluded=self._known(),
+                config=self.settings.selection,
+                reason="strategy" if round.number else "initial",
             )
             if len(chosen.picks):
                 round.commit_picks(chosen.picks)
@@ -99,8 +102,13 @@ class Stages:
             with self.place.meter.stage("fit", round.number):
                 rows = scan.rows(train)
                 head: Head = scan.runtime.call(
-                    fit_head, self.settings.head, rows["features"].numpy(), [train[i] for i in rows.ids],
-                    self._classes(labels), self.settings.seed, stage="fit",
+                    fit_head,
+                    self.settings.head,
+                    rows["features"].numpy(),
+                    [train[i] for i in rows.ids],
+                    self._classes(labels),
+                    self.settings.seed,
+                    stage="fit",
                 )
                 round.commit(rounds.HEAD, head.to_bytes())
         return round.head()
@@ -170,9 +178,12 @@ class Stages:
         labelled = scan.rows(parts.train)
         number = {name: c for c, name in enumerate(head.classes)}
         return Given(
-            **fixed, head=head, labelled=labelled,
+            **fixed,
+            head=head,
+            labelled=labelled,
             label_M=torch.tensor([number[parts.train[i]] for i in labelled.ids], dtype=torch.int64),
-            holdout=scan.rows(parts.holdout) if parts.holdout else None, backbone=self.settings.features.backbone,
+            holdout=scan.rows(parts.holdout) if parts.holdout else None,
+            backbone=self.settings.features.backbone,
         )
 
     def _split(self, labels: Labels) -> Split:

@@ -24,7 +24,11 @@ class Workplace:
     """Everything that one attempt holds on its workers; `close` gives it back."""
 
     def __init__(
-        self, settings: Settings, ledger: Ledger, material: Material, attempt: int,
+        self,
+        settings: Settings,
+        ledger: Ledger,
+        material: Material,
+        attempt: int,
     ) -> None:
         self.settings, self.ledger, self.material = settings, ledger, material
         self.refusal: str | None = None  # why no workers may be asked for

@@ -104,9 +104,7 @@ def _record(job: Job, version: str) -> Record:
     return Record(job.key, batch.num_rows, dim, storage.sha256(job.uri), bad)
 
 
-def write_manifest(
-    folder: str, header: Mapping[str, Any], jobs: Sequence[Job], records: Mapping[str, Record]
-) -> None:
+def write_manifest(folder: str, header: Mapping[str, Any], jobs: Sequence[Job], records: Mapping[str, Record]) -> None:
     """Write what the features of a pool are: last, and only when it would say something new."""
     shards = []
     for job in jobs:

@@ -37,9 +37,7 @@ class _Watch:
     """A finder that acts once, for torchvision, and then takes itself off the list."""
 
     @staticmethod
-    def find_spec(
-        name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
+    def find_spec(name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
         if name != "torchvision":
             return None
         sys.meta_path.remove(_Watch)

@@ -108,13 +108,6 @@ class Held(ABC):
         The trees' shapes only the groups decide. Parts stay on the workers; only what `finish` returns comes back.
         """
 
-    @abstractmethod
-    def call(self, fn: Callable[..., Any], *args: Any) -> Any:
-        """Return `fn(*args)`, run once on one of the workers that hold the shards.
-
-        Not `Runtime.call`: while shards are held there may be no room for another worker.
-        """
-
     @property
     @abstractmethod
     def count(self) -> int:
@@ -153,7 +146,7 @@ class Runtime(ABC):
 
     @abstractmethod
     def call(self, fn: Callable[..., Any], *args: Any, stage: str) -> Any:
-        """Return `fn(*args)`, run once on one worker, on one thread."""
+        """Return `fn(*args)`, run once on one worker and thread; beside held shards, on one that holds them."""
 
     @abstractmethod
     def map(self, fn: Callable[..., Any], items: Sequence[Any], *args: Any, stage: str) -> list[Any]:

@@ -23,10 +23,6 @@ class LocalHeld(Held):
         with one_thread():
             return [fn(self._state(i), *args) for i in self._each()]
 
-    def call(self, fn: Callable[..., Any], *args: Any) -> Any:
-        with one_thread():
-            return fn(*args)
-
     @property
     def count(self) -> int:
         return len(self._specs)

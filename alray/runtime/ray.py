@@ -52,7 +52,7 @@ class Host:
             return fn(self._states[number], *args)
 
     def run_part(self, number: int, spec: Any, fn: Callable[..., Any], args: tuple[Any, ...]) -> tuple[bool, Any]:
-        """As `run`; the first of the two results tells the driver that it worked, so that it need not fetch the second."""
+        """As `run`; the first result tells the driver that it worked, so that it need not fetch the second."""
         return True, self.run(number, spec, fn, args)
 
     def merge_parts(self, merge: Callable[[list[Any]], Any], *parts: Any) -> tuple[bool, Any]:
@@ -63,13 +63,14 @@ class Host:
         with one_thread():
             return finish(part) if finish else part
 
-    def call(self, fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
-        with one_thread():
-            return fn(*args)
+    def call(self, fn: Callable[..., Any], args: tuple[Any, ...], *first: Any) -> Any:
+        return _task(fn, args, *first)
+
 
 def _task(fn: Callable[..., Any], args: tuple[Any, ...], *first: Any) -> Any:
     with one_thread():
         return fn(*first, *args)
+
 
 class RayRuntime(Runtime):
     """Run on Ray: a cluster of its own on this machine, or the one at `runtime.address`."""
@@ -79,6 +80,7 @@ class RayRuntime(Runtime):
     def __init__(self, config: RuntimeConfig) -> None:
         self.config, self.workers = config, config.workers
         self._owned = ray_cluster.join(config)
+        self._holding: list[RayHeld] = []
         gpus = float(ray.cluster_resources().get("GPU", 0.0))
         self.hardware = "cuda" if gpus else "cpu"
         if (cpus := ray.cluster_resources().get("CPU", 0.0)) < config.workers:
@@ -101,14 +103,24 @@ class RayRuntime(Runtime):
     def map(self, fn: Callable[..., Any], items: Sequence[Any], *args: Any, stage: str) -> list[Any]:
         return self._tasks(fn, [(item,) for item in items], args, stage)
 
-    def _tasks(self, fn: Callable[..., Any], firsts: list[tuple[Any, ...]], args: tuple[Any, ...], stage: str) -> list[Any]:
+    def _tasks(
+        self, fn: Callable[..., Any], firsts: list[tuple[Any, ...]], args: tuple[Any, ...], stage: str
+    ) -> list[Any]:
+        if self._holding:  # they may have taken every CPU: another worker would wait for ever
+            return self._holding[-1].tasks(fn, firsts, args, stage)
         task = ray.remote(_task).options(max_retries=0, **self.options())
         shared = ray.put(args)
         drive = Drive(self.config, stage, width=self.workers)
         return drive.results(len(firsts), lambda i, _: task.remote(fn, shared, *firsts[i]))
 
     def hold(self, load: Callable[[Any], Any], specs: Sequence[Any], *, stage: str) -> RayHeld:
-        return RayHeld(self, load, specs, stage)
+        self._holding.append(RayHeld(self, load, specs, stage))
+        return self._holding[-1]
+
+    def let_go(self, held: RayHeld) -> None:
+        """Forget shards that are no longer held."""
+        if held in self._holding:
+            self._holding.remove(held)
 
     def extract(self, job: Extraction, *, stage: str) -> None:
         from alray.runtime.ray_data import extract
@@ -131,7 +143,9 @@ class RayRuntime(Runtime):
 
     def close(self) -> None:
         if self._owned and ray.is_initialized():
-            ray.shutdown()
+            with ray_cluster.own_signals():
+                ray.shutdown()
+
 
 class RayHeld(Held):
     """Shards resident on actors: shard i lives on actor i modulo their number, until that actor is lost."""
@@ -148,9 +162,13 @@ class RayHeld(Held):
 
         return self._drive().results(len(self._specs), submit)
 
-    def call(self, fn: Callable[..., Any], *args: Any) -> Any:
+    def tasks(
+        self, fn: Callable[..., Any], firsts: list[tuple[Any, ...]], args: tuple[Any, ...], stage: str
+    ) -> list[Any]:
+        """Run calls that need no shard on the actors that hold the shards."""
         shared = ray.put(args)
-        return self._drive().results(1, lambda _, slot: self._actors[slot].call.remote(fn, shared))[0]
+        drive = Drive(self._runtime.config, stage, width=len(self._actors), replace=self._replace)
+        return drive.results(len(firsts), lambda i, slot: self._actors[slot].call.remote(fn, shared, *firsts[i]))
 
     @property
     def count(self) -> int:
@@ -174,6 +192,7 @@ class RayHeld(Held):
         raise AssertionError
 
     def close(self) -> None:
+        self._runtime.let_go(self)
         for actor in self._actors:
             ray.kill(actor)
         self._actors = []
@@ -274,7 +293,9 @@ class Drive:
                     self._requeue(number, slot, queues, flying)
         return done
 
-    def _submit(self, queues: list[deque[int]], flying: dict[Any, tuple[int, int]], submit: Callable[[int, int], Any]) -> None:
+    def _submit(
+        self, queues: list[deque[int]], flying: dict[Any, tuple[int, int]], submit: Callable[[int, int], Any]
+    ) -> None:
         for slot, queue in enumerate(queues):
             busy = sum(s == slot for _, s in flying.values())
             for _ in range(min(len(queue), IN_FLIGHT - busy)):

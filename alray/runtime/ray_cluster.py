@@ -10,7 +10,11 @@ import ipaddress
 import logging
 import os
 import secrets
+import signal
 import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +34,9 @@ def state_folder() -> Path:
         folder = Path(tempfile.gettempdir()) / f"alray-{os.getuid()}"
         folder.mkdir(exist_ok=True, mode=0o700)
         if folder.stat().st_uid != os.getuid():
-            raise RuntimeFailure(f"`{folder}` belongs to another user. Set XDG_STATE_HOME to a folder of yours.") from None
+            raise RuntimeFailure(
+                f"`{folder}` belongs to another user. Set XDG_STATE_HOME to a folder of yours."
+            ) from None
     return folder
 
 
@@ -84,10 +90,24 @@ def prepare_environment(config: RuntimeConfig) -> None:
         )
 
 
+@contextmanager
+def own_signals() -> Iterator[None]:
+    """Keep this process's handlers of SIGINT and SIGTERM: Ray puts one of its own in their place, which aborts."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def _refresh() -> None:
     """Make Ray read its environment again: it caches it when it is imported, which may have been before alray was."""
     from ray._private import ray_constants
-    from ray._raylet import Config
+    from ray._raylet import Config  # type: ignore[attr-defined]
 
     Config.initialize("")
     ray_constants.ENABLE_RAY_CLUSTER = os.environ.get("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER") != "0"
@@ -105,7 +125,7 @@ def join(config: RuntimeConfig) -> bool:
     _refresh()
     settings: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "namespace": "alray"}
     if config.address is None:
-        # Logical CPUs: a head room of two beyond the workers, or a pool of actors leaves none to the tasks that feed it.
+        # Logical CPUs: two more than the workers, or a pool of actors leaves none to the tasks that feed it.
         settings |= {
             "num_cpus": max(os.cpu_count() or 1, config.workers + 2),
             "object_store_memory": config.object_store_bytes,
@@ -114,7 +134,8 @@ def join(config: RuntimeConfig) -> bool:
     else:
         settings["address"] = config.address
     try:
-        ray.init(**settings)
+        with own_signals():
+            ray.init(**settings)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         where = f"the Ray cluster at `runtime.address` {config.address!r}" if config.address else "a local Ray cluster"
         raise RuntimeFailure(f"Could not reach {where}: {error}") from error

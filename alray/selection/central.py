@@ -1,4 +1,4 @@
-"""The central regime: gather the shortlist's unit rows on one worker and run k-means there. The reference for the others."""
+"""The central regime: gather the shortlist's unit rows on one worker and run k-means there: the reference."""
 
 from __future__ import annotations
 

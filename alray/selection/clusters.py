@@ -27,7 +27,9 @@ class Nearest:
     inertia: float
 
 
-def lloyd_sums(shard: Resident, scan: Scan, limit: Limit, centroids_KD: npt.NDArray[np.float32]) -> tuple[Tensor, Tensor]:
+def lloyd_sums(
+    shard: Resident, scan: Scan, limit: Limit, centroids_KD: npt.NDArray[np.float32]
+) -> tuple[Tensor, Tensor]:
     """Return per cluster the exact fp64 sum of the shard's unit rows, and their count."""
     _, rows_ND = unit_rows(shard, scan, limit)
     centroids = torch.from_numpy(np.array(centroids_KD))
@@ -82,7 +84,11 @@ def merge_nearest(parts: list[Nearest]) -> Nearest:
         closer = part.squared_K < squared_K
         for k in np.flatnonzero((part.squared_K == squared_K) & np.isfinite(squared_K)):
             closer[k] = part.ids_K[k] < ids_K[k]
-        squared_K[closer], ids_K[closer], scores_K[closer] = part.squared_K[closer], part.ids_K[closer], part.scores_K[closer]
+        squared_K[closer], ids_K[closer], scores_K[closer] = (
+            part.squared_K[closer],
+            part.ids_K[closer],
+            part.scores_K[closer],
+        )
     counts = np.sum([part.count_K for part in parts], axis=0)
     return Nearest(squared_K, ids_K, scores_K, counts, float(np.sum([part.inertia for part in parts])))
 

@@ -1,9 +1,9 @@
 """The coreset regime: local centres per block of shards, a weighted solve at the root, exact passes over all rows.
 
-Blocks are fixed by the pool's shards, never by the workers. Each block clusters a sample of its rows into 8 times its share
-of the budget (k-means++ and a few Lloyd steps), then weighs the centres by all its rows: each becomes the exact mean of its
-cell. The root clusters the weighted centres into B, and three exact Lloyd passes over the shards take the result to
-within a few percent of central k-means (distributed.md §2.2 has the bound, §2.3 the measurement that set the numbers).
+Blocks are fixed by the pool's shards, never by the workers. Each block clusters a sample of its rows into 8 times its
+share of the budget (k-means++ and a few Lloyd steps), then weighs the centres by all its rows: each becomes the exact
+mean of its cell. The root clusters the weighted centres into B, and three exact Lloyd passes over the shards take the
+result to within a few percent of central k-means (`tests/benchmarks/coreset_quality.py` measures how few).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from alray import seeds
 from alray.ops import kmeans
-from alray.runtime import Held
+from alray.runtime import Held, Runtime
 from alray.selection import clusters as passes
 from alray.selection.resident import Resident, Scan
 from alray.selection.shortlisted import Limit, add, unit_rows
@@ -133,14 +133,24 @@ def solve_root(
 
 
 def centroids(
-    held: Held, numbers: Sequence[int], scan: Scan, limit: Limit, *, clusters: int, seed: int, round: int
+    held: Held,
+    runtime: Runtime,
+    numbers: Sequence[int],
+    scan: Scan,
+    limit: Limit,
+    *,
+    clusters: int,
+    seed: int,
+    round: int,
 ) -> Tensor:
     """Return `clusters` centroids of the shortlist, fp32 [K, H]; `numbers` are the held shards' numbers, in order."""
     groups = blocks(numbers)
     block_of = {numbers[at]: b for b, group in enumerate(groups) for at in group}
     plan = Plan.of(block_of, held.reduce(block_sizes, add, scan, limit, block_of, len(groups)), clusters)
     stream = seeds.key(seed, "coreset", round)
-    centres = held.reduce_groups(draw, pool_draws, groups, scan, limit, stream, plan, finish=LocalCentres(plan, seed, round))
+    centres = held.reduce_groups(
+        draw, pool_draws, groups, scan, limit, stream, plan, finish=LocalCentres(plan, seed, round)
+    )
     cells = held.reduce_groups(weigh, passes.add_sums, groups, scan, limit, centres, plan, finish=to_means)
-    root_KD = held.call(solve_root, cells, clusters, seed, round)
+    root_KD = runtime.call(solve_root, cells, clusters, seed, round, stage="k-means of the blocks")
     return passes.refine(held, scan, limit, torch.from_numpy(np.array(root_KD)), passes=REFINES)

@@ -1,7 +1,7 @@
 """One shard resident on a worker, and the scan that gives its rows scores.
 
-Every function here is pure in (shard, scan): a worker that restarts, or another that takes over, computes the same bits
-again. What a scan computed stays in the shard's memory under the scan's token, so that passes after the first are cheap.
+Every function here is pure in (shard, scan): a worker that restarts, or another that takes over, computes the same
+bits again. What a scan computed stays in the shard's memory under the scan's token, so that later passes are cheap.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Scan:
 
 
 class Resident:
-    """The rows of one shard: ids, their hashes, fp16 features (memory-mapped where they are a local file), and a memo."""
+    """The rows of one shard: ids, their hashes, fp16 features (a view of the file where it is local), and a memo."""
 
     def __init__(self, spec: FeatureShard) -> None:
         rows = spec.read()
@@ -67,7 +67,7 @@ class Resident:
         self._memo: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
 
     def chunks(self) -> Iterator[tuple[slice, Tensor]]:
-        """Yield (rows, fp32 features) of each fixed chunk: the unit of every computation, so that replays agree in bits."""
+        """Yield (rows, fp32 features) of each fixed chunk: the unit of every computation, so replays agree in bits."""
         for start in range(0, len(self.ids), CHUNK):
             rows = slice(start, min(start + CHUNK, len(self.ids)))
             yield rows, torch.from_numpy(self.features_ND[rows].astype(np.float32)).to(self.device)

@@ -1,7 +1,7 @@
 """A pool resident on a runtime's workers: look rows up, and select the best of it with any strategy.
 
-The five stages of every selection (design §2): prepare (once) → score (a map over shards) → shortlist (one global rule) →
-diversify (passes over the shards) → fill. What a strategy does not say, this pipeline decides.
+The five stages of every selection: prepare (once) → score (a map over shards) → shortlist (one global rule) → diversify
+(passes over the shards) → fill. What a strategy does not say, this pipeline decides.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class SelectionConfig(Config):
 
 @dataclass
 class Selection:
-    """The answer: picks in rank order, a report of what each stage saw and took, and the rows that could not be read."""
+    """The answer: picks in rank order, what each stage saw and took, and the rows that could not be read."""
 
     picks: Picks
     report: dict[str, Any]
@@ -92,9 +92,10 @@ class ResidentPool:
         found = np.concatenate([part[0] for part in parts])
         if len(found) < len(set(ids)):
             missing = sorted(set(ids) - set(found))
+            shown = ", ".join(map(repr, missing[:5])) + (", …" if len(missing) > 5 else "")
             raise LabelsError(
-                f"{len(missing)} of {len(set(ids))} labelled ids are not in the pool: {', '.join(map(repr, missing[:5]))}"
-                f"{', …' if len(missing) > 5 else ''}. Give the pool that the labels belong to, or remove these rows."
+                f"{len(missing)} of {len(set(ids))} labelled ids are not in the pool: {shown}. Give the pool that the "
+                "labels belong to, or remove these rows."
             )
         features_ND = np.concatenate([part[1] for part in parts]).astype(np.float32)
         fine = np.concatenate([part[2] for part in parts])
@@ -113,7 +114,7 @@ class ResidentPool:
         config: SelectionConfig | None = None,
         reason: Reason = "strategy",
     ) -> Selection:
-        """Return `given.budget` distinct rows, none of them `excluded`; fewer, with a warning, when the pool has fewer."""
+        """Return `given.budget` distinct rows, none `excluded`; fewer, with a warning, when the pool has fewer."""
         return _Round(self, strategy, given, frozenset(excluded), config or SelectionConfig()).run(reason)
 
 
@@ -156,7 +157,9 @@ class _Round:
         if len(ids) < self.budget:
             log.warning("The pool has %d rows left to pick from; the budget is %d", available, self.budget)
         self.report |= {"picked": len(ids), "filled": reasons.count("fill"), "hardware": self.pool.runtime.hardware}
-        return Selection(Picks.ranked(ids, scores, tuple(reasons)), self.report, self.pool.quarantine(), self.given.head)
+        return Selection(
+            Picks.ranked(ids, scores, tuple(reasons)), self.report, self.pool.quarantine(), self.given.head
+        )
 
     def _choose(self, cut: Cut, total: npt.NDArray[np.int64]) -> tuple[Ids, npt.NDArray[np.float32]]:
         """Shortlist, and diversify what is longer than the budget."""
@@ -201,7 +204,7 @@ class _Round:
             centroids_KD = central.centroids(held, self.scan, limit, **keyed)
         else:
             numbers = self.pool.numbers
-            centroids_KD = coreset.centroids(held, numbers, self.scan, limit, **keyed)
+            centroids_KD = coreset.centroids(held, self.pool.runtime, numbers, self.scan, limit, **keyed)
         ids, scores, inertia = medoids(held, self.scan, limit, centroids_KD, self.budget)
         self.report |= {"regime": regime, "inertia": inertia}
         return ids, scores
@@ -245,9 +248,8 @@ def check_needs(strategy: Strategy, given: Given) -> None:
     """Refuse a strategy whose needs are not met, and say what would meet them."""
     if strategy.needs & HEAD_NEEDS and given.head is None:
         raise StrategyError(
-            f"`{strategy.name}` scores rows by a head's predictions, and there is neither a head nor labels to fit one. "
-            "Give `--labels` or `--head`, or use `random`, which needs none."
+            f"`{strategy.name}` scores rows by a head's predictions, and there is neither a head nor labels to fit one."
+            " Give `--labels` or `--head`, or use `random`, which needs none."
         )
     if "backbone+images" in strategy.needs and given.backbone is None:
         raise StrategyError(f"`{strategy.name}` needs a backbone and pictures; a pool of features cannot meet that.")
-

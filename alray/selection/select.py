@@ -46,7 +46,7 @@ def select(
     """Return the `budget` rows of `pool` to label next: distinct, none labelled, the same on any runtime.
 
     `pool` has features (a path, glob, folder or URI of Parquet files, a `Pool`, or a `FeatureSet`); `labels` is a file
-    `id,label` or a mapping. Without a `head`, a linear one is fitted on the labels. `exclude` are further ids not to pick.
+    `id,label` or a mapping. Without a `head`, a linear one is fitted on the labels. `exclude` are more ids not to pick.
 
     Raises PoolError, LabelsError, ModelError, StrategyError and QuarantineError for what the caller can put right.
     """
@@ -73,7 +73,9 @@ def as_labels(labels: LabelsLike | None) -> Labels:
     return labels if isinstance(labels, Labels) else Labels.of(labels or {})
 
 
-def open_features(pool: str | Sequence[str] | Pool | FeatureSet, max_quarantine: float | None) -> tuple[FeatureSet, float]:
+def open_features(
+    pool: str | Sequence[str] | Pool | FeatureSet, max_quarantine: float | None
+) -> tuple[FeatureSet, float]:
     """Return a pool's features and the share of unreadable rows that it may have."""
     share = parse({"path": "-"}, PoolConfig).max_quarantine if max_quarantine is None else max_quarantine
     if isinstance(pool, FeatureSet):
@@ -99,7 +101,7 @@ def prepare_given(
     classes: Sequence[str] | None = None,
     head_config: HeadConfig | None = None,
 ) -> Given:
-    """Return what the strategy may look at: the labelled rows sorted by id, their classes, and a head if it needs one."""
+    """Return what the strategy may look at: labelled rows sorted by id, their classes, and a head if it needs one."""
     said = labels.mapping()
     rows = pool.rows(said)
     if not said or not strategy.needs & HEAD_NEEDS:
@@ -108,7 +110,7 @@ def prepare_given(
     if head is None:
         names = tuple(classes) if classes else tuple(sorted(set(texts)))
         arguments = (head_config or HeadConfig(), rows["features"].numpy(), texts, names, seed)
-        head = pool.held.call(fit_head, *arguments)
+        head = pool.runtime.call(fit_head, *arguments, stage="fit head")
     return Given(
         budget=budget, seed=seed, round=round, labelled=rows, label_M=label_numbers(texts, rows, head), head=head
     )

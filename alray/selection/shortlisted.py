@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -13,7 +15,7 @@ from alray.selection.resident import Exclusion, Resident, Scan, scores
 from alray.strategies.shortlist import Counts, Shortlist
 from alray.table import Ids, as_ids
 
-Ranked = tuple[npt.NDArray[np.float32], Ids]
+Ranked = tuple[npt.NDArray[np.floating[Any]], Ids]
 """Scores and ids, best first."""
 
 
@@ -76,7 +78,7 @@ class MergeRanked:
 
 
 def drawn(shard: Resident, scan: Scan, count: int, stream: int, taken: Exclusion) -> tuple[Ranked, dict[str, float]]:
-    """Return `count` rows drawn at random among those not yet `taken`, as (their random numbers, ids), and their scores."""
+    """Return `count` rows drawn at random among those not `taken`: (their random numbers, ids), and their scores."""
     scores_N = scores(shard, scan)
     free = np.flatnonzero(~np.isnan(scores_N) & ~taken.mask(shard))
     numbers = seeds.uniform(stream, shard.hashes[free])

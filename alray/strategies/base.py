@@ -18,9 +18,11 @@ from alray.models.head import Head
 from alray.strategies.shortlist import Best, Shortlist
 from alray.table import Table
 
-NEEDS = frozenset({"hash", "features", "hidden", "logits", "probs", "draws", "loss", "reference", "graph", "backbone+images"})
-"""Columns and helpers that a strategy may declare. `hash`, `features`, `hidden`, `logits` and `probs` are columns of its
-table; `hidden` is the input of the head's last affine layer, and equals `features` for a linear head."""
+NEEDS = frozenset(
+    {"hash", "features", "hidden", "logits", "probs", "draws", "loss", "reference", "graph", "backbone+images"}
+)
+"""Columns and helpers that a strategy may declare. `hash`, `features`, `hidden`, `logits` and `probs` are columns of
+its table; `hidden` is the input of the head's last affine layer, and equals `features` for a linear head."""
 
 HEAD_NEEDS = frozenset({"hidden", "logits", "probs", "draws", "loss", "reference", "graph"})
 """Needs that a head must be there for, and with it labels."""
@@ -66,7 +68,7 @@ class Strategy(Config, ABC):
         """Return one fp32 score a row, [N]: higher is sooner, −inf is last. Sees the columns in `needs` alone."""
 
     def shortlist(self, budget: int) -> Shortlist:
-        """Return the rule that turns all scores into the rows worth looking at: the best `budget`, if not overridden."""
+        """Return the rule that turns all scores into the rows worth looking at: the best `budget`."""
         return Best(budget)
 
     @property

@@ -69,7 +69,8 @@ class GrowingCap(Shortlist):
 
         1/κ itself may round up past a whole number (κ = 1/49), which must not add a cap beyond 1.
         """
-        return self.step * np.arange(1, math.ceil(1.0 / self.step - 1e-9) + 1)
+        count = math.ceil(1.0 / self.step - 1e-9)
+        return np.arange(1, count + 1, dtype=np.float64) * self.step
 
     def statistic(self, scores_N: Scores) -> Counts:
         below = np.sort(-scores_N.astype(np.float64))

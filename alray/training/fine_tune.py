@@ -71,7 +71,11 @@ def tune(
         trace=trace,
     )
     result = runtime.train(
-        loop, {"job": job}, workers=settings.workers or runtime.workers, name=f"{name}-{_digest(job)}", folder=folder,
+        loop,
+        {"job": job},
+        workers=settings.workers or runtime.workers,
+        name=f"{name}-{_digest(job)}",
+        folder=folder,
         max_failures=settings.max_failures,
     )
     assert result.checkpoint is not None  # the loop commits one every epoch

@@ -49,9 +49,7 @@ def fit(probe: HeadConfig, rows: TrainSet, backbone: BackboneConfig, runtime: Ru
     return head
 
 
-def features(
-    rows: TrainSet, backbone: BackboneConfig, runtime: Runtime, seed: int
-) -> tuple[Sequence[str], np.ndarray]:
+def features(rows: TrainSet, backbone: BackboneConfig, runtime: Runtime, seed: int) -> tuple[Sequence[str], np.ndarray]:
     """Return ids in order and fp16 features [M, D]; rows that cannot be read are left out and logged."""
     located = rows_of.locate(rows)
     if rows.pool.kind != "features":

@@ -118,8 +118,13 @@ class Tuner:
     def save(self, folder: Path) -> None:
         """Write this epoch's checkpoint into a local folder."""
         classifier.save(
-            folder, self.model, self.job.classes, best=self.best, progress=self.progress,
-            optimiser=self.optimiser.state_dict(), seed=self.job.seed,
+            folder,
+            self.model,
+            self.job.classes,
+            best=self.best,
+            progress=self.progress,
+            optimiser=self.optimiser.state_dict(),
+            seed=self.job.seed,
         )
 
     def _step(self, epoch: int, part: Index, found: Mapping[int, Tensor], *, rows: int) -> Tensor:

@@ -48,12 +48,25 @@ def fit_head(
     """Return the head that `config` describes. Rows come sorted by id: their order is part of the result's bits."""
     if config.kind == "linear":
         return fit_linear(
-            features_MD, labels, classes, l2=config.l2, tol=config.tol, max_iter=config.max_iter,
+            features_MD,
+            labels,
+            classes,
+            l2=config.l2,
+            tol=config.tol,
+            max_iter=config.max_iter,
             class_weights=config.class_weights,
         )
     return fit_mlp(
-        features_MD, labels, classes, hidden=config.hidden, epochs=config.epochs, batch=config.batch, lr=config.lr,
-        l2=config.l2, class_weights=config.class_weights, seed=seed,
+        features_MD,
+        labels,
+        classes,
+        hidden=config.hidden,
+        epochs=config.epochs,
+        batch=config.batch,
+        lr=config.lr,
+        l2=config.l2,
+        class_weights=config.class_weights,
+        seed=seed,
     )
 
 
@@ -88,8 +101,13 @@ def _solve(
     rows, dim = x_MD.shape
     theta = torch.zeros(classes, dim + 1, dtype=torch.float64, requires_grad=True)
     optimiser = torch.optim.LBFGS(
-        [theta], max_iter=max_iter, max_eval=2 * max_iter, tolerance_grad=tol, tolerance_change=1e-12,
-        history_size=10, line_search_fn="strong_wolfe",
+        [theta],
+        max_iter=max_iter,
+        max_eval=2 * max_iter,
+        tolerance_grad=tol,
+        tolerance_change=1e-12,
+        history_size=10,
+        line_search_fn="strong_wolfe",
     )
     index_M = torch.arange(rows)
 

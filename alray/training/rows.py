@@ -48,7 +48,10 @@ class Rows:
         """Return some of the rows, with only the shards that they need."""
         used, shard_K = np.unique(self.shard_M[index], return_inverse=True)
         return Rows(
-            tuple(self.shards[i] for i in used), tuple(self.ids[i] for i in index), shard_K, self.row_M[index],
+            tuple(self.shards[i] for i in used),
+            tuple(self.ids[i] for i in index),
+            shard_K,
+            self.row_M[index],
             self.target_M[index],
         )
 

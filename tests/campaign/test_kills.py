@@ -18,7 +18,10 @@ def kill_at(kind: str, data: Path, folder: Path, first: int, step: int) -> tuple
     paths = os.pathsep.join([str(SCRIPT.parents[1]), str(SCRIPT.parents[2])])
     done = subprocess.run(
         [sys.executable, str(SCRIPT), kind, str(data), str(folder), str(first), str(step)],
-        env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     *killed, end, whole = [json.loads(line) for line in done.stdout.splitlines()]

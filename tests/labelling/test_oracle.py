@@ -36,8 +36,12 @@ def test_unknown_ids_are_refused_before_anything_is_asked(oracle: Oracle) -> Non
 
 def test_a_request_id_names_run_round_id_purpose_and_replica() -> None:
     asks = {
-        Ask("run", 0, "a"), Ask("other", 0, "a"), Ask("run", 1, "a"), Ask("run", 0, "b"),
-        Ask("run", 0, "a", "relabel"), Ask("run", 0, "a", "train", 1),
+        Ask("run", 0, "a"),
+        Ask("other", 0, "a"),
+        Ask("run", 1, "a"),
+        Ask("run", 0, "b"),
+        Ask("run", 0, "a", "relabel"),
+        Ask("run", 0, "a", "train", 1),
     }
     assert len({a.request_id for a in asks}) == 6
     assert Ask("run", 0, "a").request_id == Ask("run", 0, "a").request_id

@@ -42,8 +42,15 @@ def own(monkeypatch):
 
 @pytest.mark.parametrize(
     ("name", "size", "dim"),
-    [("resnet18", 32, 512), ("vit_b_16", 32, 768), ("squeezenet1_1", 32, 512), ("mobilenet_v3_small", 32, 1024),
-     ("densenet121", 32, 1024), ("googlenet", 32, 1024), ("swin_t", 32, 768)],
+    [
+        ("resnet18", 32, 512),
+        ("vit_b_16", 32, 768),
+        ("squeezenet1_1", 32, 512),
+        ("mobilenet_v3_small", 32, 1024),
+        ("densenet121", 32, 1024),
+        ("googlenet", 32, 1024),
+        ("swin_t", 32, 768),
+    ],
 )
 def test_a_classifier_by_name_gives_features(name, size, dim):
     model = load(BackboneConfig(backbone=name, image_size=size), seed=0)

@@ -35,8 +35,10 @@ def test_a_linear_head_is_one_affine_map():
 
 def test_an_mlp_head_has_a_relu_between_its_layers():
     weights = {
-        "hidden_weight": np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0]]), "hidden_bias": np.array([0.0, 0.0, 1.0]),
-        "weight": np.array([[1.0, 2.0, 3.0]]), "bias": np.array([0.25]),
+        "hidden_weight": np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0]]),
+        "hidden_bias": np.array([0.0, 0.0, 1.0]),
+        "weight": np.array([[1.0, 2.0, 3.0]]),
+        "bias": np.array([0.25]),
     }
     head = Head("mlp", ("a",), weights)
     assert head.hidden(torch.tensor([[2.0, -3.0]])).tolist() == [[2.0, 0.0, 0.0]]
@@ -62,7 +64,10 @@ def test_another_library_reads_the_stored_head(tmp_path):
     assert arrays["weight"].shape == (3, 4) and arrays["bias"].dtype == np.float32
     with safetensors.safe_open(path, "numpy") as stored:
         assert stored.metadata() == {
-            "schema": "1", "kind": "linear", "activation": "softmax", "classes": '["cat", "dog", "eel"]'
+            "schema": "1",
+            "kind": "linear",
+            "activation": "softmax",
+            "classes": '["cat", "dog", "eel"]',
         }
 
 

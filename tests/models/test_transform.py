@@ -72,7 +72,9 @@ def test_augmentation_repeats_and_leaves_the_global_stream_alone(pixels, kind):
 def test_only_crop_flip_flips():
     steps = Transform.of_size(16)
     ramp = torch.arange(16, dtype=torch.uint8).repeat(3, 16, 1)  # grows to the right
+
     def falls(kind):
         outs = [steps.augment(ramp, kind, stream) for stream in range(20)]
         return sum(bool(out[0, 8, 4] > out[0, 8, 11]) for out in outs)
+
     assert falls("crop") == 0 and 0 < falls("crop_flip") < 20

@@ -47,7 +47,9 @@ def test_what_the_user_has_set_stays(clean: Path) -> None:
 
 
 def test_a_cluster_beyond_loopback_needs_a_token(clean: Path) -> None:
-    with pytest.raises(ConfigError, match=r"`runtime.address` is '10.0.0.7:6379', beyond loopback.*RAY_AUTH_MODE=token"):
+    with pytest.raises(
+        ConfigError, match=r"`runtime.address` is '10.0.0.7:6379', beyond loopback.*RAY_AUTH_MODE=token"
+    ):
         ray_cluster.prepare_environment(RuntimeConfig(address="10.0.0.7:6379"))
     ray_cluster.prepare_environment(RuntimeConfig(address="10.0.0.7:6379", insecure=True))
     os.environ["RAY_AUTH_MODE"] = "token"
@@ -56,8 +58,15 @@ def test_a_cluster_beyond_loopback_needs_a_token(clean: Path) -> None:
 
 @pytest.mark.parametrize(
     ("address", "local"),
-    [("127.0.0.1:6379", True), ("localhost:1", True), ("ray://127.0.0.1:10001", True), ("[::1]:6379", True),
-     ("10.0.0.7:6379", False), ("ray://head.example:10001", False), ("auto", False)],
+    [
+        ("127.0.0.1:6379", True),
+        ("localhost:1", True),
+        ("ray://127.0.0.1:10001", True),
+        ("[::1]:6379", True),
+        ("10.0.0.7:6379", False),
+        ("ray://head.example:10001", False),
+        ("auto", False),
+    ],
 )
 def test_loopback_is_told_from_the_rest(address: str, local: bool) -> None:
     assert ray_cluster.is_loopback(address) is local

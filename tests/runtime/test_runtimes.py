@@ -65,9 +65,9 @@ def test_a_killed_workers_shards_are_replayed_elsewhere(ray_runtime: Runtime, tm
 
 @pytest.mark.ray
 def test_workers_that_always_die_end_in_an_error_that_names_the_shard(ray_runtime: Runtime) -> None:
-    with ray_runtime.hold(faults.Sleepy, [0], stage="score") as held:
-        with pytest.raises(RuntimeFailure, match=r"score: workers were lost 9 times, the last at shard 0: "):
-            held.map(faults.always_die)
+    said = r"score: workers were lost 9 times, the last at shard 0: "
+    with ray_runtime.hold(faults.Sleepy, [0], stage="score") as held, pytest.raises(RuntimeFailure, match=said):
+        held.map(faults.always_die)
 
 
 @pytest.mark.ray
@@ -82,12 +82,26 @@ def test_a_hung_worker_meets_the_deadline(ray_runtime: Runtime) -> None:
     from alray.runtime.ray import RayRuntime
 
     impatient = RayRuntime(RuntimeConfig(workers=1, deadline_s=1.0))
-    with impatient.hold(faults.Sleepy, [0], stage="warm") as held:
-        with pytest.raises(RuntimeFailure, match=r"no call finished within `runtime.deadline_s` = 1 s; still out: \[0\]"):
-            held.map(faults.doze, 60.0)
+    said = r"no call finished within `runtime.deadline_s` = 1 s; still out: \[0\]"
+    with impatient.hold(faults.Sleepy, [0], stage="warm") as held, pytest.raises(RuntimeFailure, match=said):
+        held.map(faults.doze, 60.0)
 
 
-def test_a_call_runs_beside_the_held_shards_however_full_the_cluster(runtime: Runtime) -> None:
+def test_calls_run_beside_held_shards(runtime: Runtime) -> None:
     with runtime.hold(faults.Sleepy, list(range(8)), stage="hold") as held:
         assert held.map(faults.doze, 0.0) == list(range(8))
-        assert held.call(faults.add_to, 1, 2) == 3
+        assert runtime.call(faults.add_to, 1, 2, stage="add") == 3
+        assert runtime.map(faults.add_to, [1, 2, 3], 2, stage="add") == [3, 4, 5]
+
+
+@pytest.mark.ray
+def test_calls_run_beside_shards_that_have_taken_every_cpu(ray_runtime: Runtime) -> None:
+    import ray
+
+    from alray.runtime import RuntimeConfig
+    from alray.runtime.ray import RayRuntime
+
+    full = RayRuntime(RuntimeConfig(workers=int(ray.cluster_resources()["CPU"]), deadline_s=60))
+    with full.hold(faults.Sleepy, list(range(8)), stage="hold") as held:
+        assert held.map(faults.doze, 0.0) == list(range(8))
+        assert full.call(faults.add_to, 1, 2, stage="add") == 3

@@ -49,7 +49,9 @@ def pick(features: FeatureSet, labels: dict[str, str], case: tuple[str, str], ru
 
 
 @pytest.mark.parametrize("case", CASES, ids="-".join)
-def test_shuffled_shards_give_the_same_picks(world: tuple[Path, dict[str, str], list[str]], case: tuple[str, str]) -> None:
+def test_shuffled_shards_give_the_same_picks(
+    world: tuple[Path, dict[str, str], list[str]], case: tuple[str, str]
+) -> None:
     features = open_set(world[0])
     first = pick(features, world[1], case, LocalRuntime())
     shuffled = [features.shards[i] for i in np.random.default_rng(0).permutation(len(features.shards))]
@@ -62,8 +64,8 @@ def test_shuffled_shards_give_the_same_picks(world: tuple[Path, dict[str, str], 
 def test_cutting_the_files_elsewhere_gives_the_same_rows(
     world: tuple[Path, dict[str, str], list[str]], case: tuple[str, str]
 ) -> None:
-    # Another cut puts a row in a GEMM of another height, so scores may differ in their last bits (promise 1 is for given
-    # shards); the chosen rows of these strategies still must not.
+    # Another cut puts a row in a GEMM of another height, so scores may differ in their last bits (promise 1 is for
+    # given shards); the chosen rows of these strategies still must not.
     found = {frozenset(pick(open_set(world[0], n), world[1], case, LocalRuntime()).picks.ids) for n in (64, 200, 65536)}
     assert len(found) == 1
 
@@ -87,19 +89,32 @@ def test_ray_with_1_2_and_4_workers_picks_what_this_process_picks(
 @pytest.mark.ray
 @pytest.mark.parametrize(
     ("name", "regime", "dying"),
-    [("margin", "auto", faults.DyingMargin), ("alfa_mix", "central", faults.DyingAlfaMix),
-     ("alfa_mix", "coreset", faults.DyingAlfaMix)],
+    [
+        ("margin", "auto", faults.DyingMargin),
+        ("alfa_mix", "central", faults.DyingAlfaMix),
+        ("alfa_mix", "coreset", faults.DyingAlfaMix),
+    ],
 )
 def test_a_worker_killed_in_mid_scan_changes_nothing(
-    world: tuple[Path, dict[str, str], list[str]], name: str, regime: str, dying: type[Strategy],
-    ray_runtime: Runtime, tmp_path: Path,
+    world: tuple[Path, dict[str, str], list[str]],
+    name: str,
+    regime: str,
+    dying: type[Strategy],
+    ray_runtime: Runtime,
+    tmp_path: Path,
 ) -> None:
     features = open_set(world[0])
     undisturbed = pick(features, world[1], (name, regime), LocalRuntime())
     marker = tmp_path / "died"
     strategy = dying(marker=str(marker))  # type: ignore[call-arg]
     found = selection.select(
-        strategy, features, budget=BUDGET, labels=world[1], regime=regime, runtime=ray_runtime, seed=11  # type: ignore[arg-type]
+        strategy,
+        features,
+        budget=BUDGET,
+        labels=world[1],
+        regime=regime,
+        runtime=ray_runtime,
+        seed=11,  # type: ignore[arg-type]
     )
     assert marker.exists()
     assert found.picks.digest() == undisturbed.picks.digest()

@@ -15,12 +15,12 @@ from alray.table import as_ids
 
 
 def some() -> Picks:
-    ids = as_ids(["b", "a", "ü,\"x\"", "c\nd"])
+    ids = as_ids(["b", "a", 'ü,"x"', "c\nd"])
     return Picks.ranked(ids, np.array([0.5, 0.5, 0.1, 2 / 3], np.float32), ("strategy", "strategy", "fill", "initial"))
 
 
 def test_rank_goes_by_score_then_id() -> None:
-    assert list(some().ids) == ["c\nd", "a", "b", "ü,\"x\""]
+    assert list(some().ids) == ["c\nd", "a", "b", 'ü,"x"']
     assert some().reasons == ("initial", "strategy", "strategy", "fill")
 
 
@@ -31,7 +31,7 @@ def test_ids_are_ordered_by_their_utf8_bytes() -> None:
 
 
 def test_the_digest_is_the_sha256_of_the_ids_in_rank_order() -> None:
-    assert some().digest() == hashlib.sha256("c\nd\na\nb\nü,\"x\"".encode()).hexdigest()
+    assert some().digest() == hashlib.sha256('c\nd\na\nb\nü,"x"'.encode()).hexdigest()
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".csv"])
@@ -45,7 +45,9 @@ def test_a_file_gives_back_the_same_picks(tmp_path: Path, suffix: str) -> None:
 
 
 def test_another_suffix_is_refused_before_anything_is_written(tmp_path: Path) -> None:
-    with pytest.raises(StoragePathError, match=r"picks\.json`: the format of picks follows the suffix; expected \.parquet or \.csv"):
+    with pytest.raises(
+        StoragePathError, match=r"picks\.json`: the format of picks follows the suffix; expected \.parquet or \.csv"
+    ):
         some().write(str(tmp_path / "picks.json"))
     assert not list(tmp_path.iterdir())
 

@@ -91,7 +91,9 @@ def test_identical_rows_are_still_distinct_picks(tmp_path: Path) -> None:
         assert len(set(picks.ids)) == 10
 
 
-def test_a_strategy_that_needs_labels_says_what_to_use_instead(pool: tuple[str, np.ndarray, list[str], list[str]]) -> None:
+def test_a_strategy_that_needs_labels_says_what_to_use_instead(
+    pool: tuple[str, np.ndarray, list[str], list[str]],
+) -> None:
     with pytest.raises(StrategyError, match=r"`margin` scores rows by a head's predictions.*use `random`"):
         selection.select("margin", pool[0], budget=3)
 
@@ -120,7 +122,9 @@ def test_nan_rows_are_quarantined_never_picked_and_too_many_stop(tmp_path: Path)
     found = selection.select("random", str(tmp_path), budget=400)
     assert len(found.picks) == 398
     assert {one.id for one in found.quarantine} == {"row-00007", "row-00130"}
-    with pytest.raises(QuarantineError, match=r"2 of 400 rows \(0\.5%\) cannot be read; `pool.max_quarantine` allows 0\.1%"):
+    with pytest.raises(
+        QuarantineError, match=r"2 of 400 rows \(0\.5%\) cannot be read; `pool.max_quarantine` allows 0\.1%"
+    ):
         selection.select("random", str(tmp_path), budget=4, max_quarantine=0.001)
 
 

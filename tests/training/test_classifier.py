@@ -32,9 +32,7 @@ def test_a_checkpoint_restores_the_current_weights_and_delivers_the_best(tmp_pat
     with torch.no_grad():
         model.layer.weight.add_(1.0)
     state = {"step": 4}
-    classifier.save(
-        tmp_path, model, ("a", "b", "c"), best=best, progress=Progress(2, 0.5, 1), optimiser=state, seed=1
-    )
+    classifier.save(tmp_path, model, ("a", "b", "c"), best=best, progress=Progress(2, 0.5, 1), optimiser=state, seed=1)
     again = classifier.build(backbone.load(PIXELS, 1), 3, None, seed=9)
     progress, optimiser, delivered = classifier.restore(tmp_path, again, holdout=holdout)
     assert progress == Progress(2, 0.5, 1) and optimiser == state
