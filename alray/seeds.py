@@ -39,7 +39,7 @@ def uniform(stream: int, hashes: Hashes) -> npt.NDArray[np.float64]:
             z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
             z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
             z = z ^ (z >> np.uint64(31))
-    return ((z >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+    return ((z >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52  # 53 bits would round up to 1
 
 
 def generator(seed: int, purpose: str, *more: int | str) -> np.random.Generator:

@@ -21,6 +21,7 @@ from torch import Tensor
 from alray import storage
 from alray.errors import ModelError
 from alray.models import tensor_file
+from alray.ops.affine import affine
 
 SCHEMA = 1
 
@@ -128,7 +129,7 @@ class Head:
         return Head(kind, named, arrays, source=source)
 
     def _affine(self, x: Tensor, weight: str, bias: str) -> Tensor:
-        return torch.addmm(self._tensor(bias).to(x.device), x, self._tensor(weight).to(x.device).t())
+        return affine(x, self._tensor(weight).to(x.device), self._tensor(bias).to(x.device))
 
     def _tensor(self, name: str) -> Tensor:
         # An array that came from another process is read-only, which torch warns about: then, and only then, copy.

@@ -11,20 +11,42 @@ from torch import Tensor
 
 from alray.ops import kmeans
 from alray.runtime import Held
-from alray.selection.resident import Exclusion, Resident, Scan
+from alray.selection.resident import Exclusion, Resident, Scan, scores
 from alray.selection.shortlisted import Limit, unit_rows
-from alray.table import Ids, as_ids
+from alray.table import Ids
 
 
 @dataclass(frozen=True)
 class Nearest:
-    """Per centroid: the nearest row (distance², id, score), and how many rows it has; and the inertia of all."""
+    """The nearest rows of each centroid, nearest first, ties by id; how many rows each has; and the inertia of all."""
 
-    squared_K: npt.NDArray[np.float64]
-    ids_K: Ids
-    scores_K: npt.NDArray[np.float32]
+    label_n: npt.NDArray[np.int64]
+    squared_n: npt.NDArray[np.float64]
+    ids_n: Ids
+    scores_n: npt.NDArray[np.float32]
     count_K: npt.NDArray[np.int64]
     inertia: float
+
+    def keep(self, most: int) -> Nearest:
+        """Return at most `most` rows a centroid, in the order (centroid, distance, id)."""
+        near = np.lexsort((self.squared_n, self.label_n))
+        near = near[_rank_in_runs(self.label_n[near]) < most]
+        # Rows as far as the last one that is kept may come before it by their ids.
+        last_K = np.full(len(self.count_K), -np.inf)
+        np.maximum.at(last_K, self.label_n[near], self.squared_n[near])
+        near = np.flatnonzero(self.squared_n <= last_K[self.label_n])
+        near = near[np.lexsort((self.ids_n[near].astype(str), self.squared_n[near], self.label_n[near]))]
+        near = near[_rank_in_runs(self.label_n[near]) < most]
+        parts = (self.label_n[near], self.squared_n[near], self.ids_n[near], self.scores_n[near])
+        return Nearest(*parts, self.count_K, self.inertia)
+
+
+def _rank_in_runs(sorted_n: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return 0, 1, 2, … within each run of equal numbers."""
+    if not len(sorted_n):
+        return sorted_n
+    first = np.r_[True, sorted_n[1:] != sorted_n[:-1]]
+    return np.arange(len(sorted_n)) - np.maximum.accumulate(np.where(first, np.arange(len(sorted_n)), 0))
 
 
 def lloyd_sums(
@@ -54,43 +76,36 @@ def refine(held: Held, scan: Scan, limit: Limit, centroids_KD: Tensor, *, passes
 
 
 def nearest_rows(
-    shard: Resident, scan: Scan, limit: Limit, centroids_KD: npt.NDArray[np.float32], taken: Exclusion
+    shard: Resident, scan: Scan, limit: Limit, centroids_KD: npt.NDArray[np.float32], taken: Exclusion, most: int
 ) -> Nearest:
-    """Return the shard's nearest row to each centroid among that centroid's own rows that are not `taken`."""
+    """Return each centroid's `most` nearest among the shard's rows that are its own and not `taken`."""
     rows, units_ND = unit_rows(shard, scan, limit)
     centroids = torch.from_numpy(np.array(centroids_KD))
     label_N, _ = kmeans.nearest(units_ND, centroids)
     squared_N = kmeans.distances(units_ND, centroids, label_N)
     inertia = float(squared_N.sum())
-    free = torch.from_numpy(~taken.mask(shard)[rows])
-    rows, label_N, squared_N = rows[free.numpy()], label_N[free], squared_N[free]
-    clusters = len(centroids_KD)
-    least_K = torch.full((clusters,), torch.inf, dtype=torch.float64).scatter_reduce_(0, label_N, squared_N, "amin")
-    ids_K = as_ids([""] * clusters)
-    scores_K = np.full(clusters, np.nan, dtype=np.float32)
-    all_scores = shard.remember(("scores", scan.token), lambda: np.empty(0, dtype=np.float32))
-    for at in torch.nonzero(squared_N == least_K[label_N]).flatten().tolist():
-        cluster, row = int(label_N[at]), int(rows[at])
-        if not ids_K[cluster] or shard.ids[row] < ids_K[cluster]:
-            ids_K[cluster], scores_K[cluster] = shard.ids[row], all_scores[row]
-    count_K = torch.bincount(label_N, minlength=clusters).numpy()
-    return Nearest(least_K.numpy(), ids_K, scores_K, count_K, inertia)
+    free = ~taken.mask(shard)[rows]
+    rows, labels, squared = rows[free], label_N.numpy()[free], squared_N.numpy()[free]
+    count_K = np.bincount(labels, minlength=len(centroids))
+    return Nearest(labels, squared, shard.ids[rows], scores(shard, scan)[rows], count_K, inertia).keep(most)
 
 
-def merge_nearest(parts: list[Nearest]) -> Nearest:
-    """Merge nearest rows by (distance, id): associative, commutative, idempotent in all but the counts."""
-    squared_K, ids_K, scores_K = parts[0].squared_K.copy(), parts[0].ids_K.copy(), parts[0].scores_K.copy()
-    for part in parts[1:]:
-        closer = part.squared_K < squared_K
-        for k in np.flatnonzero((part.squared_K == squared_K) & np.isfinite(squared_K)):
-            closer[k] = part.ids_K[k] < ids_K[k]
-        squared_K[closer], ids_K[closer], scores_K[closer] = (
-            part.squared_K[closer],
-            part.ids_K[closer],
-            part.scores_K[closer],
+class MergeNearest:
+    """Merge nearest rows by (distance, id)."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+
+    def __call__(self, parts: list[Nearest]) -> Nearest:
+        joined = Nearest(
+            np.concatenate([part.label_n for part in parts]),
+            np.concatenate([part.squared_n for part in parts]),
+            np.concatenate([part.ids_n for part in parts]),
+            np.concatenate([part.scores_n for part in parts]),
+            np.sum([part.count_K for part in parts], axis=0),
+            float(np.sum([part.inertia for part in parts])),
         )
-    counts = np.sum([part.count_K for part in parts], axis=0)
-    return Nearest(squared_K, ids_K, scores_K, counts, float(np.sum([part.inertia for part in parts])))
+        return joined.keep(self.most)
 
 
 def medoids(
@@ -98,19 +113,16 @@ def medoids(
 ) -> tuple[Ids, npt.NDArray[np.float32], float]:
     """Return (ids, scores, inertia) of `budget` distinct shortlisted rows: the real row nearest to each centroid.
 
-    An empty cluster has none; what is missing is taken from the largest clusters, their next nearest row each.
+    An empty cluster has none. What is missing is taken in turns from the clusters, the largest first, each time their
+    next nearest row.
     """
-    ids: list[str] = []
-    scores: list[float] = []
-    inertia = None
-    while len(ids) < budget:
+    centroids = centroids_KD.numpy()
+    first: Nearest = held.reduce(nearest_rows, MergeNearest(1), scan, limit, centroids, Exclusion(frozenset()), 1)
+    ids, values, missing = first.ids_n, first.scores_n, budget - len(first.ids_n)
+    if missing > 0:
         taken = Exclusion(frozenset(ids))
-        found: Nearest = held.reduce(nearest_rows, merge_nearest, scan, limit, centroids_KD.numpy(), taken)
-        inertia = found.inertia if inertia is None else inertia
-        full = np.flatnonzero(found.count_K > 0)
-        if not len(full):
-            break
-        largest = full[np.lexsort((full, -found.count_K[full]))][: budget - len(ids)]
-        ids += [str(i) for i in found.ids_K[largest]]
-        scores += found.scores_K[largest].tolist()
-    return as_ids(ids), np.array(scores, dtype=np.float32), float(inertia or 0.0)
+        more: Nearest = held.reduce(nearest_rows, MergeNearest(missing), scan, limit, centroids, taken, missing)
+        turns = _rank_in_runs(more.label_n)
+        order = np.lexsort((more.label_n, -first.count_K[more.label_n], turns))[:missing]
+        ids, values = np.concatenate([ids, more.ids_n[order]]), np.concatenate([values, more.scores_n[order]])
+    return ids, values, first.inertia

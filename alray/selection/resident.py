@@ -20,6 +20,7 @@ from alray import seeds
 from alray.errors import RuntimeFailure
 from alray.features import FeatureShard
 from alray.models.head import Head
+from alray.ops.affine import affine
 from alray.ops.kmeans import CHUNK
 from alray.strategies import Strategy
 from alray.table import Ids, Table
@@ -84,10 +85,15 @@ class Resident:
 
 def scores(shard: Resident, scan: Scan) -> npt.NDArray[np.float32]:
     """Return the score of every row, [N]; NaN marks rows that may not be picked."""
-    return shard.remember(("scores", scan.token), lambda: _scores(shard, scan))
+    return _scored(shard, scan)[0]
 
 
-def _scores(shard: Resident, scan: Scan) -> npt.NDArray[np.float32]:
+def _scored(shard: Resident, scan: Scan) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """Return the scores, and the rows that could be read and picked but for a score that is not a number."""
+    return shard.remember(("scores", scan.token), lambda: _score(shard, scan))
+
+
+def _score(shard: Resident, scan: Scan) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
     if shard.spec.version != scan.version:
         raise RuntimeFailure(
             f"Shard {shard.spec.number} holds features of version {shard.spec.version}, the scan is of {scan.version}. "
@@ -97,8 +103,10 @@ def _scores(shard: Resident, scan: Scan) -> npt.NDArray[np.float32]:
     for rows, features_ND in shard.chunks():
         table = Table(shard.ids[rows], columns(scan, features_ND, shard.hashes[rows]))
         out_N[rows] = scan.strategy.score(table, scan.prepared).cpu().numpy()
-    out_N[scan.excluded.mask(shard) | ~shard.ok_N] = np.nan
-    return out_N
+    closed_N = scan.excluded.mask(shard) | ~shard.ok_N
+    unscored = np.flatnonzero(np.isnan(out_N) & ~closed_N)
+    out_N[closed_N] = np.nan
+    return out_N, unscored
 
 
 def columns(scan: Scan, features_ND: Tensor, hashes_N: seeds.Hashes) -> dict[str, Tensor]:
@@ -112,7 +120,7 @@ def columns(scan: Scan, features_ND: Tensor, hashes_N: seeds.Hashes) -> dict[str
         assert scan.head is not None
         hidden_NH = scan.head.hidden(features_ND)
         weight_CH, bias_C = (t.to(hidden_NH.device) for t in scan.head.last)
-        logits_NC = torch.addmm(bias_C, hidden_NH, weight_CH.T) if needs & {"logits", "probs"} else hidden_NH
+        logits_NC = affine(hidden_NH, weight_CH, bias_C) if needs & {"logits", "probs"} else hidden_NH
         wanted = {"hidden": hidden_NH, "logits": logits_NC}
         out |= {name: column for name, column in wanted.items() if name in needs}
         if "probs" in needs:
@@ -120,9 +128,19 @@ def columns(scan: Scan, features_ND: Tensor, hashes_N: seeds.Hashes) -> dict[str
     return out
 
 
-def bad_rows(shard: Resident) -> list[tuple[str, int, int, str]]:
-    """Return (id, shard, row, reason) of each row that could not be read."""
+BadRows = list[tuple[str, int, int, str]]
+"""(id, shard, row, reason) of rows that cannot be used."""
+
+
+def bad_rows(shard: Resident) -> BadRows:
+    """Return the rows that could not be read."""
     return [(str(shard.ids[row]), shard.spec.number, row, why) for row, why in sorted(shard.reasons.items())]
+
+
+def unscored_rows(shard: Resident, scan: Scan) -> BadRows:
+    """Return the rows that could be read, but whose score is not a number."""
+    why = f"score: `{scan.strategy.name}` gives it no number (an overflow in the head?)"
+    return [(str(shard.ids[row]), shard.spec.number, int(row), why) for row in _scored(shard, scan)[1]]
 
 
 def find_rows(shard: Resident, wanted: Exclusion) -> tuple[Ids, npt.NDArray[np.float16], npt.NDArray[np.bool_]]:

@@ -23,12 +23,12 @@ from alray import seeds
 from alray.config import Config
 from alray.errors import LabelsError, StrategyError
 from alray.features import FeatureSet
-from alray.pool.quarantine import Quarantine
+from alray.pool.quarantine import Quarantine, Unreadable
 from alray.runtime import Runtime, one_thread
 from alray.selection import central, coreset, shortlisted
 from alray.selection.clusters import medoids
 from alray.selection.picks import Picks, Reason
-from alray.selection.resident import Exclusion, Resident, Scan, bad_rows, find_rows
+from alray.selection.resident import BadRows, Exclusion, Resident, Scan, bad_rows, find_rows, unscored_rows
 from alray.strategies import Given, Strategy
 from alray.strategies.base import HEAD_NEEDS
 from alray.strategies.shortlist import Cut
@@ -77,11 +77,7 @@ class ResidentPool:
 
     def quarantine(self) -> Quarantine:
         """Return the pool's unreadable rows, each with its reason."""
-        found = Quarantine()
-        for rows in self.held.map(bad_rows):
-            for row in rows:
-                found.add(*row)
-        return found
+        return _gathered(self.held.map(bad_rows))
 
     def rows(self, ids: Collection[str]) -> Table:
         """Return the features of the given ids, fp32, sorted by id. Rows in quarantine are left out, with a warning.
@@ -157,9 +153,17 @@ class _Round:
         if len(ids) < self.budget:
             log.warning("The pool has %d rows left to pick from; the budget is %d", available, self.budget)
         self.report |= {"picked": len(ids), "filled": reasons.count("fill"), "hardware": self.pool.runtime.hardware}
-        return Selection(
-            Picks.ranked(ids, scores, tuple(reasons)), self.report, self.pool.quarantine(), self.given.head
-        )
+        picks = Picks.ranked(ids, scores, tuple(reasons))
+        return Selection(picks, self.report, self._quarantine(), self.given.head)
+
+    def _quarantine(self) -> Quarantine:
+        """Return the rows that could not be read, and those that the strategy could not score."""
+        unscored = _gathered(self.pool.held.map(unscored_rows, self.scan))
+        if len(unscored):
+            log.warning("%d rows have no score and cannot be picked. %s", len(unscored), unscored.summary())
+        found = self.pool.quarantine()
+        found.extend(unscored)
+        return found
 
     def _choose(self, cut: Cut, total: npt.NDArray[np.int64]) -> tuple[Ids, npt.NDArray[np.float32]]:
         """Shortlist, and diversify what is longer than the budget."""
@@ -229,6 +233,10 @@ class _Round:
         start = time.perf_counter()
         yield
         self.seconds[name] = round(time.perf_counter() - start, 3)
+
+
+def _gathered(parts: list[BadRows]) -> Quarantine:
+    return Quarantine(Unreadable(*row) for rows in parts for row in rows)
 
 
 def count_above(shard: Resident, scan: Scan, limit: shortlisted.Limit) -> npt.NDArray[np.int64]:

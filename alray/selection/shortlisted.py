@@ -53,7 +53,8 @@ def add(parts: list[Counts]) -> Counts:
 def best(shard: Resident, scan: Scan, count: int, above: float) -> Ranked:
     """Return the shard's best `count` rows with a score above `above`."""
     scores_N = scores(shard, scan)
-    rows = np.flatnonzero(scores_N > above) if above > -np.inf else np.flatnonzero(~np.isnan(scores_N))
+    open_N = scores_N.astype(np.float64) > above if above > -np.inf else ~np.isnan(scores_N)
+    rows = np.flatnonzero(open_N)
     return ranked(scores_N[rows], shard.ids[rows], count)
 
 

@@ -153,3 +153,29 @@ def test_a_limited_shortlist_keeps_the_best_multiple_of_the_budget(tmp_path: Pat
     scores = sorted(selection.select("alfa_mix", path, budget=560, labels=labels).picks.scores, reverse=True)
     assert np.array_equal(tight.picks.scores, scores[:4])
     assert limited.picks.scores.min() >= scores[9]
+
+
+def test_many_identical_candidates_are_picked_in_the_order_of_their_ids(tmp_path: Path) -> None:
+    # One cluster holds all: what is missing is taken from it by (distance, id), in one pass.
+    matrix = np.concatenate([np.full((900, 4), 0.25), np.eye(4)[[0, 1]] * 2]).astype(np.float16)
+    names = builders.ids(len(matrix))
+    builders.parquet(tmp_path / "p.parquet", {"id": names, "features": builders.vectors(matrix)})
+    head = Head.linear(np.eye(4, dtype=np.float32)[:2], np.array([0.0, 0.01], np.float32), ["a", "b"])
+    labels = {names[-2]: "a", names[-1]: "b"}
+    found = selection.select("alfa_mix", str(tmp_path), budget=300, labels=labels, head=head)
+    assert found.report["candidates"] == 900
+    assert list(found.picks.ids) == names[:300]
+
+
+def test_rows_without_a_score_are_quarantined_with_the_reason(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    matrix = np.ones((300, 2), dtype=np.float16)
+    matrix[5] = 60000
+    builders.parquet(tmp_path / "p.parquet", {"id": builders.ids(300), "features": builders.vectors(matrix)})
+    head = Head.linear(np.full((2, 2), 1e35, np.float32), np.zeros(2, np.float32), ["a", "b"])
+    found = selection.select("margin", str(tmp_path), budget=300, head=head)
+    assert "row-00005" not in found.picks.ids
+    assert len(found.picks) == 299
+    assert [(one.id, one.reason) for one in found.quarantine] == [
+        ("row-00005", "score: `margin` gives it no number (an overflow in the head?)")
+    ]
+    assert "1 rows have no score and cannot be picked" in caplog.text
