@@ -54,6 +54,7 @@ class Plan:
     block_of: dict[int, int]  # shard number → block
     rows: tuple[int, ...]
     centres: tuple[int, ...]
+    above: tuple[float, ...]  # rows with lower numbers are not in the sample: a shard need not send them
 
     @staticmethod
     def of(block_of: dict[int, int], sizes: Counts, clusters: int) -> Plan:
@@ -61,7 +62,17 @@ class Plan:
         share = OVERSAMPLING * clusters / max(int(sizes.sum()), 1)
         centres = tuple(min(int(size), math.ceil(share * int(size))) for size in sizes)
         rows = tuple(min(int(size), ROWS_PER_CENTRE * k) for size, k in zip(sizes, centres, strict=True))
-        return Plan(block_of, rows, centres)
+        above = tuple(_number_above(int(size), k) for size, k in zip(sizes, rows, strict=True))
+        return Plan(block_of, rows, centres, above)
+
+
+def _number_above(size: int, count: int) -> float:
+    """Return a number that the highest `count` of `size` uniform numbers are above, by six standard deviations.
+
+    A block of many shards would otherwise gather `count` rows of each. If ever too few are above, the sample is
+    smaller by some, and as much the same on any workers as any other.
+    """
+    return max(0.0, 1.0 - (count + 6 * math.sqrt(count) + 6) / size) if count < size else 0.0
 
 
 def blocks(numbers: Sequence[int]) -> list[list[int]]:
@@ -82,7 +93,9 @@ def draw(shard: Resident, scan: Scan, limit: Limit, stream: int, plan: Plan) -> 
     """Return a sample of the shard's shortlist: the rows with the highest numbers, keyed by their ids."""
     rows, units_ND = unit_rows(shard, scan, limit)
     block = plan.block_of[shard.spec.number]
-    return Drawn(block, seeds.uniform(stream, shard.hashes[rows]), units_ND).highest(plan.rows[block])
+    numbers = seeds.uniform(stream, shard.hashes[rows])
+    high = np.flatnonzero(numbers > plan.above[block])
+    return Drawn(block, numbers[high], units_ND[torch.from_numpy(high)]).highest(plan.rows[block])
 
 
 def pool_draws(parts: list[Drawn]) -> Drawn:
