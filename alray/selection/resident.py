@@ -6,7 +6,6 @@ bits again. What a scan computed stays in the shard's memory under the scan's to
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -26,8 +25,6 @@ from alray.strategies import Strategy
 from alray.table import Ids, Table
 
 T = TypeVar("T")
-KEPT = 4
-"""Values of earlier scans that a shard remembers."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +62,7 @@ class Resident:
         self.features_ND = rows.features_ND
         self.hashes = seeds.hash_ids(rows.ids)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._memo: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
+        self._token, self._memo = "", dict[tuple[Any, ...], Any]()
 
     def chunks(self) -> Iterator[tuple[slice, Tensor]]:
         """Yield (rows, fp32 features) of each fixed chunk: the unit of every computation, so replays agree in bits."""
@@ -73,12 +70,15 @@ class Resident:
             rows = slice(start, min(start + CHUNK, len(self.ids)))
             yield rows, torch.from_numpy(self.features_ND[rows].astype(np.float32)).to(self.device)
 
-    def remember(self, key: tuple[Any, ...], compute: Callable[[], T]) -> T:
-        """Return the value under `key`, computed once; the oldest of more than a few is forgotten."""
+    def remember(self, token: str, key: tuple[Any, ...], compute: Callable[[], T]) -> T:
+        """Return the value under `key` of the scan with this token, computed once.
+
+        What an earlier scan left is forgotten: unit rows of a shortlist can be as large as the features themselves.
+        """
+        if token != self._token:
+            self._token, self._memo = token, {}
         if key not in self._memo:
             self._memo[key] = compute()
-            if len(self._memo) > KEPT:
-                self._memo.popitem(last=False)
         value: T = self._memo[key]
         return value
 
@@ -90,7 +90,7 @@ def scores(shard: Resident, scan: Scan) -> npt.NDArray[np.float32]:
 
 def _scored(shard: Resident, scan: Scan) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
     """Return the scores, and the rows that could be read and picked but for a score that is not a number."""
-    return shard.remember(("scores", scan.token), lambda: _score(shard, scan))
+    return shard.remember(scan.token, ("scores",), lambda: _score(shard, scan))
 
 
 def _score(shard: Resident, scan: Scan) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:

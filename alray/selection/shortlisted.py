@@ -104,7 +104,7 @@ class MergeDrawn:
 
 def unit_rows(shard: Resident, scan: Scan, limit: Limit) -> tuple[npt.NDArray[np.int64], Tensor]:
     """Return the shortlist's row numbers and their unit fp16 features [n, H]: what diversity is measured on."""
-    return shard.remember(("units", scan.token, limit.above, limit.last), lambda: _unit_rows(shard, scan, limit))
+    return shard.remember(scan.token, ("units", limit.above, limit.last), lambda: _unit_rows(shard, scan, limit))
 
 
 def _unit_rows(shard: Resident, scan: Scan, limit: Limit) -> tuple[npt.NDArray[np.int64], Tensor]:
