@@ -73,8 +73,12 @@ class Ledger:
         return name in self._kept or storage.exists(self.uri(name))
 
     def files(self, folder: str) -> list[str]:
-        """Return the names (folder included) of the files in one folder of the run."""
-        return [f"{folder}/{uri.rsplit('/', 1)[1]}" for uri in storage.list_files(self.uri(folder))]
+        """Return the names (folder included) of the files in one folder of the run, hidden ones left out.
+
+        File browsers and network disks leave `.DS_Store` and `.nfs…` anywhere.
+        """
+        names = [uri.rsplit("/", 1)[1] for uri in storage.list_files(self.uri(folder))]
+        return [f"{folder}/{name}" for name in names if not name.startswith(".")]
 
     # Commits
 

@@ -73,8 +73,16 @@ class Round:
         return {piece: self.ledger.sha256(self.name(piece)) for piece in HASHED if self.has(piece)}
 
     def verify(self) -> None:
-        """Raise LedgerError if a piece is not what round.json says it was."""
-        for piece, expected in self.json(RECORD)["sha256"].items():
+        """Raise LedgerError if a piece is not what round.json says it was, or answers that it stands on are gone."""
+        record = self.json(RECORD)
+        for name in record["answers"]:
+            if not self.ledger.has(name):
+                raise LedgerError(
+                    f"{self.ledger.uri(name)} is missing: its labels are paid for, and round {self.number} was trained "
+                    "on them. Nothing was asked for again: restore it from a copy, or start a new run whose `labels` "
+                    f"are {self.uri(LABELS)}."
+                )
+        for piece, expected in record["sha256"].items():
             if not storage.exists(self.uri(piece)) or self.ledger.sha256(self.name(piece)) != expected:
                 raise LedgerError(
                     f"{self.uri(piece)} is not the file that round {self.number} ended with (sha256 {expected[:12]}…). "

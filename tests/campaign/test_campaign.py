@@ -287,6 +287,20 @@ def test_a_closed_round_that_was_changed_stops_everything(data: Path, tmp_path: 
         run(settings(data, tmp_path / "run", "budget.total=30"))
 
 
+def test_paid_labels_that_are_gone_stop_everything(data: Path, tmp_path: Path) -> None:
+    run(settings(data, tmp_path / "run", "stopping.rounds=2"))
+    asked = ids(tmp_path / "run", "asks/*.parquet")
+    for folder in ("asks", "answers"):  # a copy that lost them: without them the rows look as if never asked for
+        next((tmp_path / "run" / folder).glob("0001-*")).unlink()
+    with pytest.raises(LedgerError, match=r"answers/0001-0001\.parquet is missing: its labels are paid for"):
+        run(settings(data, tmp_path / "run"))
+    assert len(ids(tmp_path / "run", "asks/*.parquet")) == len(asked) - 6
+    kept = f"{tmp_path}/run/rounds/0001/labels.parquet"  # as the message says: a new run has them without paying
+    done = run(settings(data, tmp_path / "new", f"labels={kept}", "budget.initial=0"))
+    assert not set(asked) & set(ids(tmp_path / "new", "asks/*.parquet"))
+    assert done.state == "done"
+
+
 def test_skipped_labels_are_paid_for_and_never_asked_for_again(data: Path, tmp_path: Path) -> None:
     truth = read_labels(f"{data}/oracle.parquet").mapping()
     oracle = tmp_path / "oracle.csv"

@@ -127,6 +127,17 @@ def test_without_the_lease_nothing_is_written(ledger: Ledger) -> None:
     assert ledger.asks() == []
 
 
+def test_hidden_files_of_others_are_no_part_of_it(ledger: Ledger) -> None:
+    ledger.commit_asks(asks("a"))
+    for name in ("asks/.DS_Store", "answers/.nfs0001", "costs/.DS_Store"):
+        path = Path(ledger.uri(name))
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"x")
+    assert len(again(ledger).asks()) == 1
+    assert len(again(ledger).answers()) == 0
+    assert again(ledger).files("costs") == []
+
+
 def test_what_a_killed_commit_left_behind_is_removed(ledger: Ledger) -> None:
     ledger.commit_asks(asks("a"))
     left = Path(ledger.uri("asks/.tmp-0123-0000-train.parquet"))
