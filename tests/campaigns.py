@@ -1,7 +1,8 @@
-"""A small pool of features in two files, its oracle and its test set; and the settings of a campaign on them."""
+"""A small pool in two files, its oracle and its test set; the settings of a campaign, and what its ledger holds."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from alray import config
-from alray.campaign import Settings
+from alray.campaign import Settings, status
 from alray.pool import digits
 
 CLASSES, DIM, ROWS, TESTS = 3, 6, 40, 30
@@ -50,7 +51,7 @@ def picture_settings(data: Path, run: Path) -> Settings:
         "pool": f"{data}/pictures/pool.parquet",
         "test": {"path": f"{data}/pictures/test.parquet", "labels": f"{data}/pictures/test.parquet"},
         "labeller": {"name": "oracle", "path": f"{data}/pictures/oracle.parquet"},
-        "features": {"weights": "none", "image_size": 32, "path": f"{run}-features"},
+        "features": {"backbone": "small_backbone:make", "image_size": 8, "path": f"{run}-features"},
         "training": {"when": "last", "recipe": {"name": "fine_tune", "epochs": 2}},
         "budget": {"initial": 15, "per_round": 6, "total": 21},
     }
@@ -75,3 +76,23 @@ def raw_settings(data: Path, run: Path | str, **more: Any) -> dict[str, Any]:
 def settings(data: Path, run: Path | str, *overrides: str, **more: Any) -> Settings:
     """Return `raw_settings` as settings, with `key=value` overrides."""
     return config.parse(raw_settings(data, run, **more), Settings, overrides=overrides)
+
+
+def ledger(folder: Path) -> dict[str, object]:
+    """Return what must be identical after a kill (decision 10), and every ask that was sent."""
+    rounds = sorted((folder / "rounds").iterdir())
+    records = [json.loads((r / "round.json").read_text()) for r in rounds]
+    about = ["picks_digest", "label_dollars", "config", "accuracy", "labels", "features"]
+    asks = [row for f in sorted((folder / "asks").glob("*.parquet")) for row in pq.read_table(f)["id"].to_pylist()]
+    answers = [i for f in sorted((folder / "answers").glob("*.parquet")) for i in pq.read_table(f)["id"].to_pylist()]
+    now = status(str(folder))
+    return {
+        "rounds": [{name: r[name] for name in about} for r in records],
+        "heads": [r["sha256"]["head.safetensors"] for r in records],
+        "picks": [pq.read_table(r / "picks.parquet").to_pylist() for r in rounds],
+        "labels": [pq.read_table(r / "labels.parquet", columns=["id", "label"]).to_pylist() for r in rounds],
+        "asks": asks,
+        "answers": answers,
+        "state": now.state,
+        "label_dollars": now.label_dollars,
+    }

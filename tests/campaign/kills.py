@@ -1,32 +1,34 @@
-"""Kill a driver at every k-th commit, run the same command again, and print what the ledger then holds, a line each.
+"""Kill a driver at its commits, run the same command again, and print what the ledger then holds, a line each.
 
-Usage: python kills.py KIND DATA FOLDER FIRST STEP, KIND being features or pictures. A script of its own, so that each
-driver is a fork of one warm process.
-The last line is an uninterrupted run's; `null` for k beyond the last commit ends the list.
+Usage: python kills.py KIND DATA FOLDER WHICH. KIND is features or pictures; WHICH is all: every commit, or kinds: one
+commit of each kind, in the middle of the run. A script of its own, so that each driver is a fork of one warm process.
+The first line is an uninterrupted run's.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
+import re
 import signal
 import sys
 import threading
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
-import pyarrow.parquet as pq
 import torch
-import torch.optim
-from campaigns import picture_settings, settings
+from campaigns import ledger, picture_settings, settings
 
 from alray import storage
-from alray.campaign import run, status
+from alray.campaign import run
 
 KILLED = -1
 
 
-def drive(kind: str, data: Path, folder: Path, kill_at: int | None, *, after: bool) -> int:
-    """Run the campaign in a fork that dies before or after its k-th commit; return the exit code, or KILLED."""
+def fork(work: Callable[[], None]) -> int:
+    """Do `work` in a fork; return its exit code, or KILLED."""
     child = os.fork()
     if child:
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -35,68 +37,92 @@ def drive(kind: str, data: Path, folder: Path, kill_at: int | None, *, after: bo
     try:
         torch.set_num_threads(1)
         storage._sync = lambda path: None  # a killed process loses nothing that the system has
-        if kill_at is not None:
-            die_at(kill_at, after=after)
-        run(picture_settings(data, folder) if kind == "pictures" else settings(data, folder))
+        work()
         code = 0
     finally:
         os._exit(code)
 
 
-def die_at(k: int, *, after: bool) -> None:
-    """Make this process kill itself at its k-th commit; the heartbeat's do not count."""
-    commit, count = storage._commit, 0
+def drive(kind: str, data: Path, folder: Path) -> None:
+    """Run the campaign."""
+    run(picture_settings(data, folder) if kind == "pictures" else settings(data, folder))
 
-    def counted(temp: Path, uri: str, *, once: bool = False) -> bool:
-        nonlocal count
-        count += threading.current_thread() is threading.main_thread()
-        if count == k and not after:
-            os.kill(os.getpid(), signal.SIGKILL)
+
+def watch(before: Callable[[str], None], after: Callable[[str], None]) -> None:
+    """Call these with the URI around each commit of this process, the heartbeat's apart."""
+    commit = storage._commit
+
+    def watched(temp: Path, uri: str, *, once: bool = False) -> bool:
+        mine = threading.current_thread() is threading.main_thread()
+        if mine:
+            before(uri)
         done = commit(temp, uri, once=once)
-        if count == k and after:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if mine:
+            after(uri)
         return done
 
-    storage._commit = counted
+    storage._commit = watched
 
 
-def ledger(folder: Path) -> dict[str, object]:
-    """Return what must be identical after a kill (decision 10), and every ask that was sent."""
-    rounds = sorted((folder / "rounds").iterdir())
-    records = [json.loads((r / "round.json").read_text()) for r in rounds]
-    about = ["picks_digest", "label_dollars", "config", "accuracy", "labels", "features"]
-    asks = [row for f in sorted((folder / "asks").glob("*.parquet")) for row in pq.read_table(f)["id"].to_pylist()]
-    answers = [i for f in sorted((folder / "answers").glob("*.parquet")) for i in pq.read_table(f)["id"].to_pylist()]
-    now = status(str(folder))
-    return {
-        "rounds": [{name: r[name] for name in about} for r in records],
-        "heads": [r["sha256"]["head.safetensors"] for r in records],
-        "picks": [pq.read_table(r / "picks.parquet").to_pylist() for r in rounds],
-        "labels": [pq.read_table(r / "labels.parquet", columns=["id", "label"]).to_pylist() for r in rounds],
-        "asks": asks,
-        "answers": answers,
-        "state": now.state,
-        "label_dollars": now.label_dollars,
-    }
+def survey(kind: str, data: Path, folder: Path) -> list[str]:
+    """Run the campaign undisturbed; import what it imported, and return what it committed, in order."""
+    notes = folder.with_suffix(".json")
+
+    def work() -> None:
+        commits: list[str] = []
+        watch(commits.append, lambda uri: None)
+        drive(kind, data, folder)
+        notes.write_text(json.dumps([commits, list(sys.modules)]))
+
+    assert fork(work) == 0
+    commits, modules = json.loads(notes.read_text())
+    for name in modules:  # so that no later fork does
+        with suppress(ImportError):  # some are made up by other modules
+            importlib.import_module(name)
+    return [uri.removeprefix(str(folder)) for uri in commits]
+
+
+def kill(kind: str, data: Path, folder: Path, k: int, *, after: bool) -> None:
+    """Let a driver die before or after its k-th commit, from 0, and another one finish."""
+    count = -1
+
+    def die(uri: str) -> None:
+        if count == k:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def step(uri: str) -> None:
+        nonlocal count
+        count += 1
+        if not after:
+            die(uri)
+
+    def work() -> None:
+        watch(step, die)
+        drive(kind, data, folder)
+
+    assert fork(work) == KILLED, (k, after)
+    assert fork(lambda: drive(kind, data, folder)) == 0, (k, after)
+
+
+def middles(commits: list[str]) -> list[int]:
+    """Return the number of one commit of each kind: the middle one of those that differ in numbers only."""
+    kinds: dict[str, list[int]] = {}
+    for k, uri in enumerate(commits):
+        shape = re.sub(r"/a\d+-.*?(\.start)?\.json", r"/cost\1", uri)
+        kinds.setdefault(re.sub(r"[0-9a-f]*\d[0-9a-f]*", "#", shape), []).append(k)
+    return sorted(numbers[len(numbers) // 2] for numbers in kinds.values())
 
 
 def main() -> None:
     """Go through the commits."""
-    kind, data, folder = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3])
-    k, step = int(sys.argv[4]), int(sys.argv[5])
-    settings(data, folder)  # imports every strategy, once
-    while True:
+    kind, data, folder, which = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4]
+    commits = survey(kind, data, folder / "whole")
+    print(json.dumps(ledger(folder / "whole")), flush=True)
+    for k in range(len(commits)) if which == "all" else middles(commits):
         for after in (False, True):
             mine = folder / f"{k}-{after}"
-            killed = drive(kind, data, mine, k, after=after)
-            if killed == 0:
-                print("null")
-                print(json.dumps(ledger(mine)))
-                return
-            assert killed == KILLED, killed
-            assert drive(kind, data, mine, None, after=False) == 0, (k, after)
-            print(json.dumps({"k": k, "after": after, **ledger(mine)}), flush=True)
-        k += step
+            kill(kind, data, mine, k, after=after)
+            print(json.dumps({"at": [commits[k], after], **ledger(mine)}), flush=True)
 
 
 if __name__ == "__main__":
