@@ -6,14 +6,14 @@ All of it is checked here, in the driver, before a worker is asked for.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from alray.campaign.ledger import Ledger
 from alray.campaign.settings import Settings, TestConfig
-from alray.errors import LabelsError
+from alray.errors import LabelsError, nearest
 from alray.labelling import Labels, read_labels
 from alray.pool import Pool
 from alray.table import Ids
@@ -45,13 +45,16 @@ class Material:
     def open(settings: Settings, ledger: Ledger) -> Material:
         """Open everything; shards keep the numbers that an earlier command gave them.
 
-        Raises PoolError for ids that stand twice or in pool and test, LabelsError for labels of unknown rows.
+        Raises PoolError for ids that stand twice or in pool and test, LabelsError for labels of unknown rows or
+        classes, ModelError for a recipe that cannot train on them: settings that no later command may change.
         """
         known = ledger.files("pool")
         before = ledger.read_json(known[-1]) if known else None
         pool = Pool.open(settings.pool, known=before)
-        test = open_test(settings.test) if settings.test else None
+        settings.training.recipe.fits(pool, settings.head)
+        test = open_test(settings.test, settings.classes) if settings.test else None
         given = read_labels(settings.labels) if settings.labels else Labels.of([])
+        refuse_unnamed(given.mapping(), settings.classes, f"`labels` {settings.labels}")
         manifest = pool.manifest()
         if manifest != before:  # ids are read once, and again when the pool has grown
             pool.check_ids(other=[test_ids(test.pool)] if test else [])
@@ -60,8 +63,8 @@ class Material:
         return Material(pool, test, given)
 
 
-def open_test(config: TestConfig) -> Test:
-    """Open the test rows and find the label of each."""
+def open_test(config: TestConfig, classes: Sequence[str] | None = None) -> Test:
+    """Open the test rows and find the label of each; it must be one of `classes` if these are given."""
     pool = Pool.open(config.path)
     pool.check_ids()
     labels = read_labels(config.labels).mapping()
@@ -72,7 +75,9 @@ def open_test(config: TestConfig) -> Test:
             f"`test.labels` {config.labels} has no label for {len(missing)} of {len(ids)} test rows, e.g. "
             f"{_some(missing)}. Every row of `test.path` needs one."
         )
-    return Test(pool, {i: labels[i] for i in ids})
+    found = {i: labels[i] for i in ids}
+    refuse_unnamed(found, classes, f"`test.labels` {config.labels}")
+    return Test(pool, found)
 
 
 def test_ids(pool: Pool) -> Ids:
@@ -81,6 +86,19 @@ def test_ids(pool: Pool) -> Ids:
 
 
 test_ids.__test__ = False  # type: ignore[attr-defined]  # for pytest: not a test
+
+
+def refuse_unnamed(labels: Mapping[str, str], classes: Sequence[str] | None, what: str) -> None:
+    """Raise LabelsError if a label is none of `classes`: said before labels are paid for that no head could take."""
+    if classes is None:
+        return
+    strange = {i: label for i, label in labels.items() if label not in classes}
+    if strange:
+        i, label = next(iter(strange.items()))
+        raise LabelsError(
+            f"{what} has {len(strange):,} rows of classes that `classes` does not name, e.g. `{i}`: `{label}`."
+            f"{nearest(label, classes)} Expected one of {_some(classes)}: name all classes, or take these rows out."
+        )
 
 
 def _refuse_unknown(given: Labels, pool: Pool, uri: str | None) -> None:

@@ -51,7 +51,8 @@ def digest(settings: Settings) -> str:
 def begin(ledger: Ledger, settings: Settings) -> Opened:
     """Begin or resume a run with these settings; keep them as a new version if live ones changed.
 
-    Raises RunError, with the difference, if frozen settings changed.
+    Raises RunError, with the difference, if frozen settings changed. They are free until a pool has passed every check
+    and its manifest is kept: what a command refused can be put right in the same folder.
     """
     if not ledger.has("run.json"):
         _refuse_foreign(ledger)
@@ -64,7 +65,7 @@ def begin(ledger: Ledger, settings: Settings) -> Opened:
     file, before = found
     changed = _difference(_plain(before), _plain(settings))
     frozen = {path: pair for path, pair in changed.items() if path.split(".")[0] not in LIVE | {"run"}}
-    if frozen:
+    if frozen and ledger.files("pool"):
         raise RunError(_refusal(ledger, frozen))
     if any(path.split(".")[0] != "run" for path in changed):
         file = f"configs/{_version(file) + 1:04d}.yaml"

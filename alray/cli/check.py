@@ -25,6 +25,7 @@ from alray.labelling import read_labels
 from alray.pool import Pool
 from alray.runtime import open_runtime
 from alray.table import Ids
+from alray.training import RECIPES
 
 ENGINES = ("torch", "torchvision", "ray", "pyarrow")
 GIB = 2**30
@@ -184,17 +185,18 @@ def _writable(folder: str) -> str:
 def _rows(settings: Settings, pool: Pool) -> Iterator[Finding]:
     test = None
     if settings.test:
-        config = settings.test
-        yield _tried("test", lambda: f"{len(material.open_test(config).labels):,} rows, each with a label")
+        config, classes = settings.test, settings.classes
+        yield _tried("test", lambda: f"{len(material.open_test(config, classes).labels):,} rows, each with a label")
         test = _quietly(lambda: material.test_ids(Pool.open(config.path)))
     yield _tried("ids", lambda: _unique(pool, test))
     if settings.labels:
         uri = settings.labels
-        yield _tried("labels", lambda: _known(pool, uri, "labels"))
+        yield _tried("labels", lambda: _known(pool, uri, "labels", settings.classes))
     if (answers := getattr(settings.labeller, "path", None)) is not None:
-        yield _tried("labeller", lambda: _known(pool, answers, "labeller.path", whole=True))
+        yield _tried("labeller", lambda: _known(pool, answers, "labeller.path", settings.classes, whole=True))
     if pool.kind != "features":
         yield _tried("backbone", lambda: _backbone(settings))
+    yield _tried("recipe", lambda: _recipe(settings, pool))
 
 
 def _quietly(do: Callable[[], Ids]) -> Ids | None:
@@ -209,7 +211,7 @@ def _unique(pool: Pool, test: Ids | None) -> str:
     return f"{pool.rows:,} ids, each once" + ("" if test is None else "; none is a test row's")
 
 
-def _known(pool: Pool, uri: str, key: str, *, whole: bool = False) -> str:
+def _known(pool: Pool, uri: str, key: str, classes: list[str] | None, *, whole: bool = False) -> str:
     """Say how many labels `uri` has. `whole`: it must answer for every row, and may hold others besides."""
     labels = read_labels(uri)
     found = pool.locate(labels.ids)
@@ -221,12 +223,20 @@ def _known(pool: Pool, uri: str, key: str, *, whole: bool = False) -> str:
         raise LabelsError(
             f"`{key}` {uri} answers for {len(found):,} of the pool's {pool.rows:,} rows. Add the missing labels."
         )
+    material.refuse_unnamed(labels.only(set(found)).mapping(), classes, f"`{key}` {uri}")
     return f"{len(found):,} labels in {uri}"
 
 
 def _backbone(settings: Settings) -> str:
     dim = describe(settings.features, settings.seed)[1]
     return f"{settings.features.backbone}, weights {settings.features.weights}: {dim} features a picture"
+
+
+def _recipe(settings: Settings, pool: Pool) -> str:
+    config = settings.training
+    config.recipe.fits(pool, settings.head)
+    name = next(name for name, member in RECIPES.items() if type(config.recipe) is member)
+    return f"{name} in {'every' if config.when == 'every' else 'the last'} round"
 
 
 def _runtime(settings: Settings) -> str:

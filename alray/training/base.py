@@ -9,7 +9,9 @@ from typing import Any
 from alray.config import Config
 from alray.models.backbone import BackboneConfig
 from alray.models.head import Head
+from alray.pool import Pool
 from alray.runtime import Runtime
+from alray.training.probe import HeadConfig
 from alray.training.rows import TrainSet
 
 
@@ -25,6 +27,9 @@ class Trained:
 
 class Recipe(Config, ABC):
     """How the labelled rows train a model; the fields of each recipe are its settings."""
+
+    def fits(self, pool: Pool, head: HeadConfig) -> None:
+        """Raise ModelError when it cannot train on this pool, or from such a head: asked before labels are paid for."""
 
     @abstractmethod
     def train(

@@ -12,12 +12,14 @@ import numpy as np
 from alray.errors import ModelError
 from alray.models.backbone import BackboneConfig, plain
 from alray.models.head import Head
+from alray.pool import Pool
 from alray.runtime import Runtime
 from alray.storage import join
 from alray.training import rows as rows_of
 from alray.training.base import Recipe, Trained
 from alray.training.classifier import HEAD_FILE
 from alray.training.loop import Job, loop
+from alray.training.probe import HeadConfig
 from alray.training.rows import TrainSet
 from alray.training.settings import TuneSettings
 
@@ -26,6 +28,10 @@ log = logging.getLogger(__name__)
 
 class FineTune(TuneSettings, Recipe):
     """Train the backbone and a fresh classification layer together."""
+
+    def fits(self, pool: Pool, head: HeadConfig) -> None:
+        """A pool with pictures is needed; the head is not used."""
+        check_pictures(pool)
 
     def train(
         self,
@@ -57,7 +63,7 @@ def tune(
     trace: str | None = None,
 ) -> Trained:
     """Train the whole model by `runtime.train`, from the linear head `start` if there is one."""
-    check_pictures(rows)
+    check_pictures(rows.pool)
     if settings.patience is not None and (holdout is None or not len(holdout.ids)):
         log.warning("`training.patience` is %d but there is no holdout yet: all epochs are trained", settings.patience)
     job = Job(
@@ -83,9 +89,9 @@ def tune(
     return Trained(head, result.checkpoint, result.metrics, result.history)
 
 
-def check_pictures(rows: TrainSet) -> None:
+def check_pictures(pool: Pool) -> None:
     """Raise ModelError when the pool has features only: there is nothing to train a backbone on."""
-    if rows.pool.kind == "features":
+    if pool.kind == "features":
         raise ModelError(
             "`training.recipe` trains the backbone, but the pool holds `features` and no pictures. Expected a pool "
             "with `image` or `uri`, or the recipe linear_probe."

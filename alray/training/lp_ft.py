@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from alray.errors import ModelError
 from alray.models.backbone import BackboneConfig
 from alray.models.head import Head
+from alray.pool import Pool
 from alray.runtime import Runtime
 from alray.training import fine_tune, linear_probe
 from alray.training.base import Recipe, Trained
@@ -23,6 +25,15 @@ class LpFt(TuneSettings, Recipe):
     lr: float = Field(1e-3, gt=0)  # lower than fine-tuning's: the start is good already
     probe: HeadConfig = HeadConfig()  # used when the round brings no head of its own
 
+    def fits(self, pool: Pool, head: HeadConfig) -> None:
+        """A pool with pictures is needed, and a linear head to start from."""
+        fine_tune.check_pictures(pool)
+        if head.kind != "linear":
+            raise ModelError(
+                f"LP-FT starts from a linear head, and `head.kind` is {head.kind}. Set it to linear, or use the recipe "
+                "fine_tune."
+            )
+
     def train(
         self,
         rows: TrainSet,
@@ -36,7 +47,7 @@ class LpFt(TuneSettings, Recipe):
         holdout: TrainSet | None = None,
     ) -> Trained:
         """Fine-tune from `head`, or from a probe fitted here."""
-        fine_tune.check_pictures(rows)
+        fine_tune.check_pictures(rows.pool)
         start = head if head is not None else linear_probe.fit(self.probe, rows, backbone, runtime, seed)
         where = {"name": name, "folder": folder}
         return fine_tune.tune(self, rows, backbone, start, runtime, **where, seed=seed, holdout=holdout)

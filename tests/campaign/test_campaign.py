@@ -9,14 +9,16 @@ from typing import Any, ClassVar, Literal
 
 import pyarrow.parquet as pq
 import pytest
-from campaigns import settings
+from campaigns import picture_settings, settings
 
+from alray import config
 from alray import runtime as runtimes
-from alray.campaign import ready, run, status, workplace
+from alray.campaign import Settings, ready, run, status, workplace
 from alray.campaign.ledger import Ledger
 from alray.campaign.rounds import Round
 from alray.errors import LabelsError, LedgerError, ModelError, PoolError, QuarantineError, RunError, TrainingError
 from alray.labelling import LABELLERS, Ask, Labeller, Labels, Oracle, read_labels
+from alray.training import FineTune
 
 
 def ids(folder: Path, pattern: str) -> list[str]:
@@ -193,6 +195,7 @@ def test_a_failure_is_kept_and_answered_without_workers(
     def fail(*args: object, **more: object) -> None:
         raise TrainingError("no worker lives")
 
+    monkeypatch.setattr(FineTune, "fits", lambda *_: None)  # a fault that shows in training only
     now = settings(data, tmp_path / "run", "training.recipe=fine_tune")
     with monkeypatch.context() as patch:
         patch.setattr("alray.campaign.delivery.train", fail)
@@ -260,9 +263,39 @@ def test_labels_of_unknown_rows_are_refused_before_workers(data: Path, tmp_path:
         run(settings(data, tmp_path / "other", test=test))
 
 
-def test_classes_that_are_not_named_are_refused(data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("key", ["test.labels", "labels"])
+@pytest.mark.usefixtures("no_workers")
+def test_classes_that_are_not_named_are_refused_before_labels_are_paid_for(
+    data: Path, tmp_path: Path, key: str
+) -> None:
+    given = {"labels": f"{data}/oracle.parquet", "test": None} if key == "labels" else {}
+    with pytest.raises(LabelsError, match=rf"`{key}` .* rows of classes that `classes` does not name, .*`class-2`"):
+        run(settings(data, tmp_path / "run", classes=["class-0", "class-1"], **given))
+    assert ids(tmp_path / "run", "asks/*.parquet") == []
+
+
+def test_answers_of_classes_that_are_not_named_are_refused(data: Path, tmp_path: Path) -> None:
     with pytest.raises(LabelsError, match=r"classes that `classes` does not name, e\.g\. `class-2`\. Did you mean"):
-        run(settings(data, tmp_path / "run", classes=["class-0", "class-1"]))
+        run(settings(data, tmp_path / "run", classes=["class-0", "class-1"], test=None))
+
+
+@pytest.mark.usefixtures("no_workers")
+def test_a_recipe_that_cannot_train_is_refused_before_labels_are_paid_for(data: Path, tmp_path: Path) -> None:
+    last = {"when": "last", "recipe": {"name": "lp_ft"}}
+    with pytest.raises(ModelError, match="the pool holds `features` and no pictures"):
+        run(settings(data, tmp_path / "run", training=last))
+    pictures = {**picture_settings(data, tmp_path / "run").model_dump(mode="json"), "training": last}
+    with pytest.raises(ModelError, match=r"`head\.kind` is mlp\. Set it to linear, or use the recipe fine_tune"):
+        run(config.parse(pictures, Settings, overrides=["head.kind=mlp"]))
+    assert ids(tmp_path / "run", "asks/*.parquet") == []
+
+
+def test_what_was_refused_before_it_began_is_put_right_in_the_same_folder(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError):
+        run(settings(data, tmp_path / "run", training={"recipe": {"name": "fine_tune"}}))
+    assert run(settings(data, tmp_path / "run", "seed=1")).state == "done"
+    with pytest.raises(RunError, match="`seed`: was 1, is now 0"):
+        run(settings(data, tmp_path / "run"))
 
 
 def test_bad_rows_are_kept_apart_and_too_many_stop_the_run(data: Path, tmp_path: Path) -> None:

@@ -43,6 +43,7 @@ def test_a_run_keeps_its_resolved_settings(data: Path, ledger: Ledger) -> None:
 )
 def test_frozen_settings_are_refused_with_the_difference(data: Path, ledger: Ledger, change: str, said: str) -> None:
     opening.begin(ledger, settings(data, ledger.run))
+    ledger.commit_json("pool/0001.json", {"schema": 1})  # the pool has been opened
     raw = yaml.safe_load(config.dump(settings(data, ledger.run)))
     changed = config.parse(raw, type(settings(data, ledger.run)), overrides=[change])
     with pytest.raises(RunError) as error:

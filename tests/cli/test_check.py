@@ -68,3 +68,17 @@ def test_a_run_folder_that_cannot_be_written_is_wrong(campaign: str, alray: Alra
     code, out, _ = alray("check", campaign, f"run={campaign}/run")
     assert code == 2
     assert campaign in line(out, "run", "wrong")
+
+
+def test_a_recipe_that_the_pool_cannot_feed_is_wrong(campaign: str, alray: Alray) -> None:
+    code, out, _ = alray("check", campaign, "training.recipe.name=lp_ft", "training.when=last")
+    assert code == 2
+    assert "holds `features` and no pictures" in line(out, "recipe", "wrong")
+    assert "linear_probe in every round" in line(alray("check", campaign)[1], "recipe", "ok")
+
+
+def test_classes_that_the_labels_do_not_have_are_wrong(campaign: str, alray: Alray) -> None:
+    code, out, _ = alray("check", campaign, "classes=[fish, bird]")
+    assert code == 2
+    for name in ("test", "labeller"):
+        assert "of classes that `classes` does not name" in line(out, name, "wrong")
