@@ -154,7 +154,7 @@ class Tuner:
 
     @torch.no_grad()
     def _evaluate(self) -> dict[str, float]:
-        """Return nll and accuracy on the holdout, each worker on its share; nothing without a holdout."""
+        """Return nll and accuracy on the holdout, each worker on its share; nothing without a row that can be read."""
         rows, sums = self.job.holdout, torch.zeros(3, dtype=torch.float64)
         if rows is None or self.held_out is None:
             return {}
@@ -172,7 +172,7 @@ class Tuner:
             nll = F.cross_entropy(logits.double(), target, reduction="sum")
             sums += torch.tensor([float(nll), float(right), len(found)], dtype=torch.float64)
         nll, right, count = self._summed(sums).tolist()
-        return {"holdout_nll": nll / max(count, 1), "holdout_accuracy": right / max(count, 1)}
+        return {"holdout_nll": nll / count, "holdout_accuracy": right / count} if count else {}
 
     def _summed(self, sums: Tensor) -> Tensor:
         """Return the sum over all workers."""

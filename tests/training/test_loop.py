@@ -25,8 +25,10 @@ def rows_of(folder: Path, rows: int) -> TrainSet:
     return TrainSet(Pool.open(path), ids, labels, CLASSES)
 
 
-def train(recipe: FineTune, rows: TrainSet, folder: Path) -> training.Trained:
-    return training.run(recipe, rows, PIXELS, None, LocalRuntime(), name="r", folder=str(folder), seed=1, holdout=None)
+def train(recipe: FineTune, rows: TrainSet, folder: Path, holdout: TrainSet | None = None) -> training.Trained:
+    return training.run(
+        recipe, rows, PIXELS, None, LocalRuntime(), name="r", folder=str(folder), seed=1, holdout=holdout
+    )
 
 
 def test_the_learning_rate_falls_by_one_cosine_over_all_epochs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,3 +58,12 @@ def test_balanced_classes_weigh_the_same_in_the_first_gradient(tmp_path: Path) -
     share_C = np.array([few.labels.count(name) for name in CLASSES]) / 25
     assert np.allclose(moved["none"], share_C - 0.25, atol=0.03)
     assert np.allclose(moved["balanced"], 0, atol=0.03)
+
+
+def test_a_holdout_that_nobody_can_read_decides_nothing(tmp_path: Path) -> None:
+    broken = builders.parquet(tmp_path / "broken" / "p.parquet", {"id": ["x", "y"], "image": [b"?", b"?"]})
+    holdout = TrainSet(Pool.open(broken), ["x", "y"], CLASSES[:2], CLASSES)
+    recipe, rows = FineTune(epochs=3, batch=8, lr=0.01, patience=1), rows_of(tmp_path, 16)
+    found = train(recipe, rows, tmp_path / "held", holdout)
+    assert found.head.digest() == train(recipe, rows, tmp_path / "all").head.digest()
+    assert len(found.history) == 3 and "holdout_nll" not in found.metrics
