@@ -62,18 +62,10 @@ def accuracy(place: Workplace, round: Round, model: Model, test: Test) -> dict[s
         with place.meter.stage("test", round.number):
             return measure.head_metrics(model.head, features, test.labels, runtime)
     place.release()
-    known = {i: label for i, label in test.labels.items() if label in model.head.classes}
-    rows = TrainSet(test.pool, list(known), list(known.values()), model.head.classes)
+    rows = TrainSet(test.pool, list(test.labels), list(test.labels.values()), model.head.classes)
     runtime = place.runtime
     with place.meter.stage("test", round.number):
-        found = evaluate.accuracy(evaluate.Model.of_checkpoint(model.checkpoint), rows, runtime)
-    total = len(test.labels)
-    return {**found, "rows": total, "accuracy": _share(found["accuracy"] * found["rows"], total)}
-
-
-def _share(right: float, rows: int) -> float:
-    """Return the share of rows that are right, from a count that went through a division."""
-    return int(right + 0.5) / rows
+        return evaluate.accuracy(evaluate.Model.of_checkpoint(model.checkpoint), rows, runtime)
 
 
 def _rows(place: Workplace, labels: dict[str, str], head: Head) -> TrainSet:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -53,11 +54,26 @@ class Outputs:
 
 
 def accuracy(model: Model, test: TrainSet, runtime: Runtime) -> dict[str, Any]:
-    """Return the `measure` of a model on labelled rows, and how many of them were `unreadable`."""
-    found = outputs(model, rows_of.locate(test), runtime, stage="evaluate")
-    label_of = dict(zip(test.ids, test.labels, strict=True))
-    labels = [label_of[i] for i in found.ids]
-    return {**measure(found.values, labels, test.classes), "unreadable": len(found.bad)}
+    """Return `accuracy`, `per_class`, `nll`, `rows` and `unreadable` of a model on all these labelled rows.
+
+    A row that cannot be read, or whose label is none of the classes, counts as wrong, and not in `nll`.
+    """
+    label_of = {i: label for i, label in zip(test.ids, test.labels, strict=True) if label in set(test.classes)}
+    total, right, nll, unreadable = Counter(test.labels), Counter[str](), None, 0
+    if label_of:
+        known = rows_of.locate(TrainSet(test.pool, list(label_of), list(label_of.values()), test.classes))
+        found = outputs(model, known, runtime, stage="evaluate")
+        labels, unreadable = [label_of[i] for i in found.ids], len(found.bad)
+        said = [test.classes[c] for c in found.values.argmax(axis=1)]
+        right = Counter(label for label, guess in zip(labels, said, strict=True) if label == guess)
+        nll = measure(found.values, labels, test.classes)["nll"] if labels else None
+    return {
+        "accuracy": right.total() / total.total(),
+        "nll": nll,
+        "per_class": {name: right[name] / count for name, count in sorted(total.items())},
+        "rows": total.total(),
+        "unreadable": unreadable,
+    }
 
 
 def measure(logits_NC: np.ndarray, labels: Sequence[str], classes: Sequence[str]) -> dict[str, Any]:

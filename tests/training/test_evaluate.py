@@ -49,3 +49,25 @@ def test_features_and_logits_come_sorted_by_id_without_the_bad_rows(tmp_path):
     logits = evaluate.outputs(model, rows, LocalRuntime(), stage="score").values
     assert logits.shape == (11, 4) and logits.dtype == np.float32
     assert np.allclose(logits, whole.values.astype(np.float32) @ head.weights["weight"].T, atol=0.2)
+
+
+def test_unreadable_rows_and_unknown_classes_count_as_wrong_even_when_nothing_is_left(tmp_path):
+    cells = [builders.picture(i)[0] if i not in (0, 5) else b"broken" for i in range(12)]  # of class-0 and class-1
+    names = builders.ids(12)
+    path = builders.parquet(tmp_path / "pool-00.parquet", {"id": names, "image": cells})
+    labels = [f"class-{i % 4}" for i in range(12)]
+    always_0 = Head.linear(np.zeros((3, 192)), np.array([1.0, 0, 0]), CLASSES[:3])
+    always_0.save(str(tmp_path / "h.safetensors"))
+    pixels = BackboneConfig(backbone="torch.nn:Flatten", image_size=8)
+    model = evaluate.Model(pixels, 1, str(tmp_path / "h.safetensors"))
+
+    def accuracy(which):
+        rows = TrainSet(Pool.open(path), [names[i] for i in which], [labels[i] for i in which], CLASSES[:3])
+        return evaluate.accuracy(model, rows, LocalRuntime())
+
+    found = accuracy(range(12))
+    assert (found["accuracy"], found["rows"], found["unreadable"]) == (2 / 12, 12, 2)
+    assert found["per_class"] == {"class-0": 2 / 3, "class-1": 0, "class-2": 0, "class-3": 0}
+    assert found["nll"] == pytest.approx(np.log(np.e + 2) - 2 / 7)  # over the seven that could be scored
+    nothing = {"accuracy": 0, "nll": None}
+    assert nothing.items() <= accuracy([0, 5]).items() and nothing.items() <= accuracy([3, 7]).items()
