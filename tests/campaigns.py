@@ -78,6 +78,11 @@ def settings(data: Path, run: Path | str, *overrides: str, **more: Any) -> Setti
     return config.parse(raw_settings(data, run, **more), Settings, overrides=overrides)
 
 
+def parse(raw: dict[str, Any]) -> Settings:
+    """Return settings as they stand in a file."""
+    return config.parse(raw, Settings)
+
+
 def ledger(folder: Path) -> dict[str, object]:
     """Return what must be identical after a kill (decision 10), and every ask that was sent."""
     rounds = sorted((folder / "rounds").iterdir())
