@@ -6,6 +6,7 @@ crosses a fork. Every wait is bounded; what the system raises becomes one of our
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 from collections.abc import Iterator
@@ -23,6 +24,25 @@ CONNECT_S, ANSWER_S, ATTEMPTS = 5, 60, 4
 UNMET = {"412", "PreconditionFailed"}
 BUSY = {"409", "ConditionalRequestConflict"}  # another conditional write was under way: try again
 _NOT_THERE = {"404", "NoSuchKey", "NoSuchBucket", "NotFound"}
+_PLACES = {
+    errno.EISDIR: "it is a folder. Give the path of a file.",
+    errno.ENOTDIR: "a file stands where a folder is needed. Give another place.",
+    errno.EEXIST: "a file stands where a folder is needed. Give another place.",
+    errno.ELOOP: "its symbolic links go round in a circle. Give the file itself.",
+    errno.ENAMETOOLONG: "the name is too long for this disk. Give a shorter one.",
+}
+"""What is wrong with a path, where the system says only a number."""
+
+_DENIED = "this user may not. Change its permissions, or give another place."
+_MACHINE = {
+    errno.EACCES: _DENIED,
+    errno.EPERM: _DENIED,
+    errno.EROFS: "the disk is read-only. Give another place.",
+    errno.ENOSPC: "the disk is full. Make room; the same command goes on.",
+    errno.EDQUOT: "the disk's quota is spent. Make room; the same command goes on.",
+}
+"""What may pass, and is put right on the machine."""
+
 _PUBLIC = (
     "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE", "AWS_CONFIG_FILE",
     "AWS_SHARED_CREDENTIALS_FILE", "AWS_CA_BUNDLE", "AWS_ROLE_ARN", "AWS_EC2_METADATA_DISABLED",
@@ -59,7 +79,12 @@ def named(verb: str, uri: str) -> Iterator[None]:
     except FileNotFoundError as error:
         raise StoragePathError(f"Cannot {verb} {uri}: there is no such file. Check the path.") from error
     except (OSError, pa.ArrowException) as error:
-        raise StorageError(f"Cannot {verb} {uri}: {error}") from error
+        number = getattr(error, "errno", None) or 0
+        if str(error).endswith("is a directory"):  # pyarrow's own words, without a number
+            number = errno.EISDIR
+        if number in _PLACES:
+            raise StoragePathError(f"Cannot {verb} {uri}: {_PLACES[number]}") from error
+        raise StorageError(f"Cannot {verb} {uri}: {_MACHINE.get(number, error)}") from error
 
 
 class Refused(Exception):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import subprocess
@@ -251,8 +252,23 @@ def test_a_whole_bucket_or_disk_is_not_deleted(uri: str) -> None:
 
 def test_a_file_in_the_way_of_a_folder_is_named(tmp_path: Path) -> None:
     storage.write_bytes(str(tmp_path / "x"), b"")
-    with pytest.raises(StorageError, match=r"Cannot write .*/x/y"):
-        storage.write_bytes(str(tmp_path / "x" / "y"), b"")
+    for name in ("x/y", "x/y/z"):
+        with pytest.raises(StoragePathError, match=rf"Cannot write .*/{name}: a file stands where a folder is needed"):
+            storage.write_bytes(str(tmp_path / name), b"")
+
+
+def test_a_folder_in_the_place_of_a_file_is_named(tmp_path: Path) -> None:
+    for use in (storage.read_bytes, lambda uri: storage.write_bytes(uri, b"")):
+        with pytest.raises(StoragePathError, match=r"Cannot .*: it is a folder\. Give the path of a file"):
+            use(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("number", "said"), [(errno.ENOSPC, "Make room; the same command goes on"), (errno.EACCES, "permissions")]
+)
+def test_what_the_machine_refuses_is_said_with_what_to_do(tmp_path: Path, number: int, said: str) -> None:
+    with pytest.raises(StorageError, match=said), clients.named("write", str(tmp_path)):
+        raise OSError(number, "in the system's words")
 
 
 def test_nan_is_not_json(tmp_path: Path) -> None:
