@@ -76,12 +76,15 @@ def _in_its_place(word: str) -> str:
 
 
 def check_out(out: str) -> None:
-    """Refuse, before any work, an output of no known format, or one that would destroy what is not a picks file."""
+    """Refuse, before any work, an output of no known format, or one that would destroy what is not a picks file.
+
+    Picks that somebody has written labels beside are no picks file any more: they are work, and perhaps paid for.
+    """
     picks.check_suffix(out)
     if not storage.exists(out):
         return
     try:
-        Picks.read(out)
+        Picks.read(out, only=True)
     except (UserError, ValueError, KeyError):  # pyarrow's own errors are ValueErrors and KeyErrors
         raise StoragePathError(
             f"`--out` {out} exists and is not a picks file, so it is left alone. Give another name, or delete it first."

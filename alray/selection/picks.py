@@ -20,6 +20,7 @@ from alray.table import Ids, as_ids
 
 Reason = Literal["initial", "strategy", "fill", "control", "relabel"]
 SCHEMA = 1
+COLUMNS = ("id", "rank", "score", "reason")
 SUFFIXES = (".parquet", ".csv")
 
 
@@ -50,8 +51,8 @@ class Picks:
         storage.write_bytes(uri, self._csv() if uri.endswith(".csv") else self._parquet())
 
     @staticmethod
-    def read(uri: str) -> Picks:
-        """Read what `write` wrote; a newer schema is refused."""
+    def read(uri: str, *, only: bool = False) -> Picks:
+        """Read what `write` wrote; a newer schema is refused, and with `only` any column that it did not write."""
         check_suffix(uri)
         table = _read_csv(uri) if uri.endswith(".csv") else storage.read_parquet(uri)
         schema = int((table.schema.metadata or {}).get(b"alray.schema", b"1"))
@@ -60,6 +61,8 @@ class Picks:
         missing = {"id", "score", "reason"} - set(table.column_names)
         if missing:
             raise UserError(f"`{uri}` is not a picks file: it has no column {sorted(missing)}.")
+        if only and (more := set(table.column_names) - set(COLUMNS)):
+            raise UserError(f"`{uri}` is not a picks file alone: it has the columns {sorted(more)} too.")
         scores = table["score"].to_numpy().astype(np.float32)
         return Picks(as_ids(table["id"].to_pylist()), scores, tuple(table["reason"].to_pylist()))
 
@@ -80,7 +83,7 @@ class Picks:
     def _csv(self) -> bytes:
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(["id", "rank", "score", "reason"])
+        writer.writerow(COLUMNS)
         for rank, (i, score, reason) in enumerate(zip(self.ids, self.scores, self.reasons, strict=True), start=1):
             writer.writerow([i, rank, repr(float(score)), reason])
         return out.getvalue().encode()

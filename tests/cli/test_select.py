@@ -99,6 +99,18 @@ def test_a_file_that_is_not_picks_is_never_overwritten(pool: str, alray: Alray, 
     assert precious.read_bytes() == before
 
 
+def test_picks_with_labels_beside_them_are_never_overwritten(pool: str, alray: Alray) -> None:
+    out = Path(pool).with_name("picks.csv")
+    assert alray(*words(pool, out=str(out))).code == 0
+    header, *rows = out.read_text().splitlines()
+    out.write_text("\n".join([f"{header},label", *(f"{row},cat" for row in rows)]) + "\n")
+    before = out.read_bytes()
+    code, _, err = alray(*words(pool, out=str(out)))
+    assert code == StoragePathError.exit_code
+    assert "exists and is not a picks file, so it is left alone" in err
+    assert out.read_bytes() == before
+
+
 def test_a_strategy_that_needs_labels_says_so(pool: str, alray: Alray) -> None:
     code, _, err = alray(*words(pool, labels=""))
     assert code == ConfigError.exit_code
