@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import Annotated
 
@@ -11,7 +12,12 @@ from alray.cli import show
 from alray.cli.settings import load
 from alray.features import build
 from alray.pool import Pool
+from alray.pool.quarantine import Quarantine
 from alray.runtime import open_runtime
+
+log = logging.getLogger(__name__)
+
+EXAMPLES = 5
 
 
 def features(
@@ -23,12 +29,20 @@ def features(
     pools = {"pool": Pool.open(settings.pool)}
     if settings.test:
         pools["test"] = Pool.open(settings.test.path, rows_per_shard=settings.pool.rows_per_shard)
-    rows = []
+    rows: list[list[str]] = []
+    unreadable: dict[str, Quarantine] = {}
     with open_runtime(settings.runtime) as runtime:
         for name, pool in pools.items():
             pool.check_ids()
             start = time.perf_counter()
             made = build(pool, settings.features, runtime, seed=settings.seed)
             seconds = time.perf_counter() - start
-            rows.append([name, f"{made.rows:,}", str(len(made.shards)), str(made.dim), f"{seconds:.1f}", made.version])
-    show.table(["", "rows", "shards", "dim", "seconds", "version"], rows)
+            bad = "–" if pool.kind == "features" else f"{len(made.quarantine):,}"  # its own are read by a run
+            shards = str(len(made.shards))
+            rows.append([name, f"{made.rows:,}", shards, str(made.dim), bad, f"{seconds:.1f}", made.version])
+            unreadable[name] = made.quarantine
+    show.table(["", "rows", "shards", "dim", "unreadable", "seconds", "version"], rows)
+    for name, found in unreadable.items():
+        for one in list(found)[:EXAMPLES]:
+            log.warning("%s: `%s` cannot be read: %s", name, one.id, one.reason)
+    unreadable["pool"].check(pools["pool"].rows, settings.pool.max_quarantine)
