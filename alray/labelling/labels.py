@@ -203,6 +203,11 @@ def _with_status(table: pa.Table, uri: str) -> pa.Table:
             f"{uri}: rows without a label: {_rows_where(bare)}. "
             "Remove them, or give them the status `skipped` or `cancelled`."
         )
+    broken = pc.fill_null(pc.match_substring_regex(table["label"], "[\\r\\n]"), False)
+    if pc.any(broken).as_py():  # a quote that is never closed takes in all rows below it
+        raise LabelsError(
+            f"{uri}: labels with a line break in them: row {_rows_where(broken)}. Close the quotes that are open there."
+        )
     return table.set_column(table.schema.get_field_index("status"), SCHEMA.field("status"), status)
 
 

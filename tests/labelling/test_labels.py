@@ -74,6 +74,12 @@ def test_faulty_files_are_refused(tmp_path: Path, text: str, said: str) -> None:
     assert path in str(error.value)
 
 
+@pytest.mark.parametrize("text", ['id,label\na,"cat\nb,dog\n', 'id,label\na,cat\nb,"dog\nc,"cat"\n'])
+def test_a_quote_that_is_never_closed_takes_no_rows_with_it(tmp_path: Path, text: str) -> None:
+    with pytest.raises(LabelsError, match=r"labels with a line break in them: row [12]\. Close the quotes"):
+        read_labels(write(tmp_path, text))
+
+
 def test_float_labels_and_other_suffixes_are_refused(tmp_path: Path) -> None:
     path = str(tmp_path / "labels.parquet")
     pq.write_table(pa.table({"id": ["a"], "label": [1.0]}), path)
