@@ -127,6 +127,7 @@ def join(config: RuntimeConfig) -> bool:
     if config.address is None:
         # Logical CPUs: two more than the workers, or a pool of actors leaves none to the tasks that feed it.
         settings |= {
+            "address": "local",  # else RAY_ADDRESS, or whatever cluster was started last on this machine, is joined
             "num_cpus": max(os.cpu_count() or 1, config.workers + 2),
             "object_store_memory": config.object_store_bytes,
             "include_dashboard": False,

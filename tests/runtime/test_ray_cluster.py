@@ -70,3 +70,15 @@ def test_a_cluster_beyond_loopback_needs_a_token(clean: Path) -> None:
 )
 def test_loopback_is_told_from_the_rest(address: str, local: bool) -> None:
     assert ray_cluster.is_loopback(address) is local
+
+
+def test_a_cluster_of_another_is_not_joined_unasked(clean: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    told: list[dict[str, object]] = []
+    monkeypatch.setattr(ray_cluster, "_refresh", lambda: None)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda **settings: told.append(settings))
+    assert ray_cluster.join(RuntimeConfig()) and ray_cluster.join(RuntimeConfig(address="127.0.0.1:6379"))
+    assert told[0]["address"] == "local"  # with none, Ray joins RAY_ADDRESS, or the machine's newest cluster
+    assert told[1]["address"] == "127.0.0.1:6379" and "num_cpus" not in told[1]
