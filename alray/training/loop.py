@@ -158,6 +158,7 @@ class Tuner:
         rows, sums = self.job.holdout, torch.zeros(3, dtype=torch.float64)
         if rows is None or self.held_out is None:
             return {}
+        self._share_buffers()
         self.model.eval()
         mine = plan.share(np.arange(len(rows)), self.worker.rank, self.worker.world)
         for part in np.array_split(mine, plan.steps(max(1, len(mine)), self.job.settings.batch)):
@@ -173,6 +174,12 @@ class Tuner:
             sums += torch.tensor([float(nll), float(right), len(found)], dtype=torch.float64)
         nll, right, count = self._summed(sums).tolist()
         return {"holdout_nll": nll / count, "holdout_accuracy": right / count} if count else {}
+
+    def _share_buffers(self) -> None:
+        """Give every worker the first one's batch-norm statistics: it is those that the checkpoint holds."""
+        if self.worker.world > 1:
+            for buffer in self.model.buffers():
+                torch.distributed.broadcast(buffer, 0)
 
     def _summed(self, sums: Tensor) -> Tensor:
         """Return the sum over all workers."""

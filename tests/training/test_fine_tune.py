@@ -242,6 +242,16 @@ def test_two_workers_take_the_steps_of_one(ray_runtime, given, tmp_path):
 
 
 @pytest.mark.ray
+def test_two_workers_judge_the_model_that_is_delivered(ray_runtime, given, tmp_path):
+    # Each has batch-norm statistics of its own halves, and the checkpoint holds the first one's.
+    rows, held = some(given, range(24)), some(given, range(24, 32))
+    net, recipe = BackboneConfig(backbone="resnet18", image_size=32), FineTune(epochs=1, batch=8, lr=1e-3)
+    found = train(recipe, rows, tmp_path, net=net, holdout=held, runtime=ray_runtime)
+    judged = evaluate.accuracy(evaluate.Model.of_checkpoint(found.checkpoint), held, LocalRuntime())
+    assert found.metrics["holdout_nll"] == pytest.approx(judged["nll"], rel=1e-4)
+
+
+@pytest.mark.ray
 def test_it_fine_tunes_and_evaluates_on_object_storage(ray_runtime, given, s3):
     recipe = FineTune(epochs=1, batch=8, workers=1)
     trained = train(recipe, given, f"{s3}/fine-tune", runtime=ray_runtime)
