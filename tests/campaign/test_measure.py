@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import builders
 import numpy as np
 import pytest
 import torch
@@ -45,3 +46,13 @@ def test_a_class_that_the_head_does_not_know_counts_as_wrong(data: Path) -> None
     share = list(test.labels.values()).count("class-0") / TESTS
     assert found["accuracy"] == pytest.approx(share)
     assert found["per_class"] == {"class-0": 1.0, "class-1": 0.0, "class-2": 0.0}
+
+
+def test_an_unreadable_row_counts_as_wrong_and_not_in_nll(tmp_path: Path) -> None:
+    matrix = np.tile(np.eye(DIM)[0], (4, 1)).astype(np.float16)
+    matrix[1] = np.nan
+    ids = builders.ids(4)
+    path = builders.parquet(tmp_path / "t.parquet", {"id": ids, "features": builders.vectors(matrix)})
+    found = measure.head_metrics(head(["a", "b"]), from_pool(Pool.open(path)), dict.fromkeys(ids, "a"), LocalRuntime())
+    assert (found["rows"], found["accuracy"], found["per_class"]) == (4, 0.75, {"a": 0.75})
+    assert found["nll"] == pytest.approx(np.log(1 + np.exp(-1)), abs=1e-6)
