@@ -204,9 +204,11 @@ def _refuse_gs(uri: str) -> None:
 def _locked(uri: str) -> Iterator[None]:
     """Hold a file's lock, which the system drops when its holder dies, so that no dead process blocks others."""
     target = Path(places.place_of(uri).path)
-    target.parent.mkdir(parents=True, exist_ok=True)
     give_up = time.monotonic() + LOCK_S
-    with (target.parent / f"{TEMPORARY}lock-{target.name}").open("w") as file:
+    with clients.named("lock", uri):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        held = (target.parent / f"{TEMPORARY}lock-{target.name}").open("w")
+    with held as file:
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -263,6 +263,12 @@ def test_a_folder_in_the_place_of_a_file_is_named(tmp_path: Path) -> None:
             use(str(tmp_path))
 
 
+def test_a_file_that_cannot_be_locked_is_named(tmp_path: Path) -> None:
+    (tmp_path / f"{storage.TEMPORARY}lock-lease.json").mkdir()  # as of another user: it cannot be opened for writing
+    with pytest.raises(StoragePathError, match=r"Cannot lock .*/lease\.json"):
+        storage.replace_if(str(tmp_path / "lease.json"), b"", expected="0")
+
+
 @pytest.mark.parametrize(
     ("number", "said"), [(errno.ENOSPC, "Make room; the same command goes on"), (errno.EACCES, "permissions")]
 )
