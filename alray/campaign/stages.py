@@ -198,7 +198,8 @@ class Stages:
         if unknown:
             raise LabelsError(
                 f"The labels have {len(unknown)} classes that `classes` does not name, e.g. `{unknown[0]}`."
-                f"{nearest(unknown[0], self.settings.classes)} Start a new run with all classes named."
+                f"{nearest(unknown[0], self.settings.classes)} Start a new run with all classes named, and give "
+                f"it the labels that are paid for, in {self.ledger.uri('answers')}, as its `labels`."
             )
         return self.settings.classes
 

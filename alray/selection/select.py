@@ -128,8 +128,9 @@ def label_numbers(texts: Sequence[str], rows: Table, head: Head) -> torch.Tensor
     unknown = [(i, text) for i, text in zip(rows.ids, texts, strict=True) if text not in number]
     if unknown:
         shown = ", ".join(f"{i!r}: {text!r}" for i, text in unknown[:5])
+        classes = ", ".join(map(repr, head.classes[:5])) + (", …" if len(head.classes) > 5 else "")
         raise LabelsError(
-            f"{len(unknown)} labels are not among the head's {len(head.classes)} classes: {shown}. Use labels of these "
-            "classes, or leave the head out so that one is fitted on the labels."
+            f"{len(unknown)} labels are not among the head's {len(head.classes)} classes ({classes}): {shown}. Use "
+            "labels of these classes, or leave the head out so that one is fitted on the labels."
         )
     return torch.tensor([number[text] for text in texts], dtype=torch.int64)

@@ -106,7 +106,9 @@ def test_labels_of_another_pool_are_refused_with_examples(pool: tuple[str, np.nd
 
 def test_a_label_that_the_head_does_not_know_is_refused(pool: tuple[str, np.ndarray, list[str], list[str]]) -> None:
     head = Head.linear(np.zeros((2, 8), np.float32), np.zeros(2, np.float32), ["cat", "dog"])
-    with pytest.raises(LabelsError, match=r"1 labels are not among the head's 2 classes: 'row-00000': 'cow'"):
+    with pytest.raises(
+        LabelsError, match=r"1 labels are not among the head's 2 classes \('cat', 'dog'\): 'row-00000': 'cow'"
+    ):
         selection.select("margin", pool[0], budget=3, labels={pool[2][0]: "cow"}, head=head)
 
 
