@@ -47,7 +47,6 @@ class TrainingConfig(Config):
 class StoppingConfig(Config):
     """When to stop before the budget is spent."""
 
-    accuracy: float | None = Field(None, gt=0, le=1)  # stop once a round reaches it
     rounds: int | None = Field(None, ge=1)  # stop after this many rounds
 
 

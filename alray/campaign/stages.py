@@ -141,11 +141,7 @@ class Stages:
     # When to stop
 
     def _stopped(self, done: list[Round]) -> bool:
-        stop = self.settings.stopping
-        if stop.rounds is not None and len(done) >= stop.rounds:
-            return True
-        reached = done[-1].json(rounds.RECORD)["accuracy"] if done else None
-        return stop.accuracy is not None and reached is not None and reached >= stop.accuracy
+        return self.settings.stopping.rounds is not None and len(done) >= self.settings.stopping.rounds
 
     def _spent(self, number: int) -> bool:
         return not self._allowance(number) or len(self._known()) >= self.material.pool.rows
@@ -166,7 +162,7 @@ class Stages:
 
     def _known(self) -> set[str]:
         """Return the ids that may not be picked: labelled before, or asked for."""
-        return {*self.material.given.ids, *(ask.id for ask in self.ledger.asks())}
+        return {*self.material.given.paid_ids(), *(ask.id for ask in self.ledger.asks())}
 
     def _given(self, round: Round, wanted: int) -> Given:
         """Return what the strategy may look at: the labelled rows and the head of the round before."""

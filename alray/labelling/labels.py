@@ -78,6 +78,11 @@ class Labels:
         """Return the rows that carry a label: neither skipped nor cancelled."""
         return Labels(self.table.filter(pc.equal(self.table["status"], LABELLED)))
 
+    def paid_ids(self) -> set[str]:
+        """Return the ids that somebody was paid for, labelled or skipped: a cancelled row may be asked for again."""
+        statuses = zip(self.ids, self.column("status"), strict=True)
+        return {id_ for id_, status in statuses if status != CANCELLED}
+
     def only(self, ids: Iterable[str]) -> Labels:
         """Return the rows of these ids, in this object's order."""
         wanted = pa.array(list(ids), pa.string())

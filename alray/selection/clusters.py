@@ -71,6 +71,7 @@ def refine(held: Held, scan: Scan, limit: Limit, centroids_KD: Tensor, *, passes
     """Return the centroids after exact Lloyd passes over all shards."""
     for _ in range(passes):
         sums_KD, count_K = held.reduce(lloyd_sums, add_sums, scan, limit, centroids_KD.numpy())
+        assert int(torch.as_tensor(count_K).max()) < kmeans.EXACT_ROWS, "a cluster's sum could round"
         centroids_KD = kmeans.means(torch.as_tensor(sums_KD), torch.as_tensor(count_K), centroids_KD)
     return centroids_KD
 

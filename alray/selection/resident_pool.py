@@ -43,6 +43,10 @@ CENTRAL_WORK = 2e10
 """M·B·D of one central Lloyd step; a hundred of them take about a minute on one core."""
 
 
+FEW_SHARDS = 4
+"""Below this many shards the coreset regime has too few blocks to share its work."""
+
+
 class SelectionConfig(Config):
     """How the shortlist becomes picks."""
 
@@ -214,12 +218,16 @@ class _Round:
         return ids, scores
 
     def regime(self, candidates: int) -> str:
-        """Return the regime for so many candidates: by their bytes and by the work of one k-means step."""
+        """Return the regime for so many candidates: by their bytes, and by the work of one k-means step.
+
+        With few shards a block's share of the centres is so large that the coreset would be the slower one.
+        """
         if self.config.regime != "auto":
             return self.config.regime
         size = self.given.head.hidden_dim if self.given.head else self.pool.features.dim
-        small = candidates * size * 2 <= CENTRAL_BYTES and candidates * self.budget * size <= CENTRAL_WORK
-        return "central" if small else "coreset"
+        fits = candidates * size * 2 <= CENTRAL_BYTES
+        light = candidates * self.budget * size <= CENTRAL_WORK
+        return "central" if fits and (light or len(self.pool.numbers) < FEW_SHARDS) else "coreset"
 
     def _fill(self, ids: Ids) -> tuple[Ids, npt.NDArray[np.float32]]:
         count, taken = self.budget - len(ids), Exclusion(frozenset(ids))

@@ -12,7 +12,7 @@ import torch
 from alray.config import parse
 from alray.errors import LabelsError, PoolError, StrategyError
 from alray.features import FeatureSet, from_pool
-from alray.labelling import CANCELLED, Labels, read_labels
+from alray.labelling import Labels, read_labels
 from alray.models.head import Head
 from alray.pool import Pool, PoolConfig
 from alray.runtime import Runtime, RuntimeConfig, open_runtime
@@ -62,7 +62,7 @@ def select(
     ):
         resident.quarantine().check(features.rows, share)
         given = prepare_given(resident, chosen, known, given_head, budget, seed, round, classes, head_config)
-        excluded = {*asked_for(known), *exclude}
+        excluded = {*known.paid_ids(), *exclude}
         return resident.select(chosen, given, excluded=excluded, config=SelectionConfig(regime=regime))
 
 
@@ -114,12 +114,6 @@ def prepare_given(
     return Given(
         budget=budget, seed=seed, round=round, labelled=rows, label_M=label_numbers(texts, rows, head), head=head
     )
-
-
-def asked_for(labels: Labels) -> set[str]:
-    """Return the ids that have been paid for: labelled or skipped, not cancelled."""
-    statuses = zip(labels.ids, labels.column("status"), strict=True)
-    return {id_ for id_, status in statuses if status != CANCELLED}
 
 
 def label_numbers(texts: Sequence[str], rows: Table, head: Head) -> torch.Tensor:

@@ -28,7 +28,7 @@ class AlfaMix(Strategy):
     exact: ClassVar[bool] = False  # the candidates are exact, k-means over shards is not
     paper: ClassVar[str] = "Parvaneh et al., CVPR 2022"
 
-    cap_step: float = Field(0.2, gt=0, le=1)  # the cap grows by this until it has more than B candidates
+    cap_step: float = Field(0.2, ge=0.001, le=1)  # the cap grows by this until it has more than B candidates
     freeze_equal: bool = False  # as the official code: coordinates in which row and anchor are equal do not move
     shortlist_multiple: float | None = Field(None, gt=1)  # keep the best this many × B candidates; none keeps all
 

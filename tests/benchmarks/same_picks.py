@@ -3,8 +3,8 @@
     python tests/benchmarks/same_picks.py POOL LABELS [--budget 500]
 
 Rewrites the features pool class-sorted into files of very uneven size, then selects with margin, and with ALFA-Mix in
-both regimes: in this process; on Ray with 1, 2 and 4 workers; with the shards shuffled; and with a shard actor killed by
-SIGKILL in the middle of the scan. Exits non-zero when a digest differs.
+both regimes: in this process; on Ray with 1, 2 and 4 workers; with the shards shuffled; and with a shard actor killed
+by SIGKILL in the middle of the scan. Exits non-zero when a digest differs.
 """
 
 from __future__ import annotations

@@ -11,8 +11,13 @@ import pytest
 
 import alray.selection as selection
 from alray.errors import LabelsError, PoolError, QuarantineError, StrategyError
+from alray.features import from_pool
+from alray.labelling import Labels
 from alray.models.head import Head
-from alray.selection import coreset
+from alray.pool import Pool
+from alray.runtime import LocalRuntime
+from alray.selection import SelectionConfig, coreset, resident_pool
+from alray.strategies import Given, find
 
 
 @pytest.fixture
@@ -181,3 +186,30 @@ def test_rows_without_a_score_are_quarantined_with_the_reason(tmp_path: Path, ca
         ("row-00005", "score: `margin` gives it no number (an overflow in the head?)")
     ]
     assert "1 rows have no score and cannot be picked" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("shards", "rows", "budget", "regime"),
+    [(16, 10**5, 10, "central"), (16, 10**5, 2000, "coreset"), (2, 10**5, 2000, "central"), (2, 10**7, 10, "coreset")],
+)
+def test_auto_goes_by_bytes_work_and_shards(tmp_path: Path, shards: int, rows: int, budget: int, regime: str) -> None:
+    path, *_ = builders.features_pool(tmp_path, files=(5,) * shards, dim=128)
+    features = from_pool(Pool.open(path))
+    with selection.ResidentPool(features, LocalRuntime()) as pool:
+        one = resident_pool._Round(
+            pool, find("random"), Given(budget=budget, seed=0, round=0), frozenset(), SelectionConfig()
+        )
+        assert one.regime(rows) == regime
+
+
+def test_skipped_rows_are_paid_for_and_cancelled_rows_may_be_picked(
+    pool: tuple[str, np.ndarray, list[str], list[str]],
+) -> None:
+    names = pool[2]
+    rows = [
+        {"id": names[0], "label": "class-0"},
+        {"id": names[1], "status": "skipped"},
+        {"id": names[2], "status": "cancelled"},
+    ]
+    found = selection.select("random", pool[0], budget=125, labels=Labels.of(rows))
+    assert set(found.picks.ids) == set(names[2:])
