@@ -11,7 +11,6 @@ import io
 import numpy as np
 import pyarrow as pa
 from PIL import Image
-from sklearn.datasets import load_digits
 
 from alray import storage
 
@@ -31,6 +30,8 @@ def write(folder: str) -> None:
     """
     if storage.exists(storage.join(folder, "pool.parquet")):
         return
+    from sklearn.datasets import load_digits  # here: every command would wait seconds for it
+
     digits = load_digits()
     table = pa.table(
         {

@@ -125,6 +125,10 @@ def join(config: RuntimeConfig) -> bool:
     _refresh()
     settings: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "namespace": "alray"}
     if config.address is None:
+        if running := os.environ.get("RAY_ADDRESS"):
+            log.warning(
+                "Starting a cluster of this run's own; set `runtime.address=auto` to work on %s instead", running
+            )
         # Logical CPUs: two more than the workers, or a pool of actors leaves none to the tasks that feed it.
         settings |= {
             "address": "local",  # else RAY_ADDRESS, or whatever cluster was started last on this machine, is joined
