@@ -2,7 +2,7 @@
 
 The gradient of a step is that of the whole global batch, whatever the number of workers: each worker sums its rows'
 losses, divides by the rows of the global batch and multiplies by the number of workers, because the wrapped module
-averages over them.
+averages over them. Batch norm is the exception: each worker normalises by its own rows.
 """
 
 from __future__ import annotations

@@ -33,7 +33,9 @@ class HeadConfig(Config):
 
     kind: Literal["linear", "mlp"] = "linear"
     class_weights: ClassWeights = "none"  # balanced: every class weighs the same, however many labels it has
-    l2: float = Field(1.0, ge=0)  # linear: ½·l2·‖W‖² beside the summed loss; mlp: the same, by weight decay
+    l2: float = Field(
+        1.0, ge=0
+    )  # linear: ½·l2·‖W‖² beside the summed loss; mlp: AdamW's weight decay of l2 / M on all weights
     tol: float = Field(1e-5, gt=0)  # linear: largest slope of the mean loss at which L-BFGS stops
     max_iter: int = Field(500, ge=1)  # linear: L-BFGS iterations at most
     hidden: int = Field(256, ge=1)  # mlp: hidden units
@@ -123,9 +125,10 @@ def _solve(
         return loss
 
     optimiser.step(closure)  # type: ignore[no-untyped-call]
-    done = optimiser.state[optimiser._params[0]]["n_iter"]
+    state = optimiser.state[optimiser._params[0]]
+    done, stopped = state["n_iter"], state["n_iter"] >= max_iter or state["func_evals"] >= 2 * max_iter
     assert theta.grad is not None
-    level = log.warning if done >= max_iter else log.debug
+    level = log.warning if stopped else log.debug
     level("linear head: %d rows, %d iterations, slope %.1e", rows, done, float(theta.grad.abs().max()))
     return theta.detach()[:, :dim], theta.detach()[:, dim]
 
@@ -160,7 +163,7 @@ def fit_mlp(
         weight_M = row_weights(target_M, class_weights)
         below, norm, above = _mlp(x_MD.shape[1], hidden, len(classes), seed)
         net = nn.Sequential(below, norm, nn.ReLU(), above)
-        parts = max(1, len(x_MD) // batch)
+        parts = -(-len(x_MD) // batch)  # steps an epoch, none of more than `batch` rows
         optimiser = torch.optim.AdamW(net.parameters(), lr=lr, weight_decay=l2 / len(x_MD))
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, epochs * parts)
         for epoch in range(epochs):
