@@ -149,7 +149,7 @@ def alive(holder: Holder, now: Callable[[], float] = time.time) -> bool:
         return False
     if holder.place == _place():
         return _process_started(holder.pid) == holder.started
-    return now() - holder.heartbeat < holder.ttl
+    return abs(now() - holder.heartbeat) < holder.ttl  # far ahead is no sign of life: then it is watched (`_silent`)
 
 
 def _acquire(uri: str, me: Holder) -> Holder:

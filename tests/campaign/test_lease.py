@@ -77,7 +77,7 @@ def test_elsewhere_counts_the_heartbeat_and_not_the_pid(uri: str) -> None:
     now = time.time()
     with Lease(uri) as first:
         away = replace(first.holder, place="another machine", host="far", ttl=0.3)
-    write(uri, replace(away, heartbeat=now + 60))
+    write(uri, replace(away, heartbeat=now, ttl=60.0))
     with pytest.raises(RunError, match="on far since"), Lease(uri):
         pass
     write(uri, replace(away, heartbeat=now - 1))
@@ -85,9 +85,18 @@ def test_elsewhere_counts_the_heartbeat_and_not_the_pid(uri: str) -> None:
         assert second.fence == 2
 
 
-def test_elsewhere_is_watched_before_it_is_replaced(uri: str) -> None:
+def test_a_heartbeat_far_ahead_of_our_clock_does_not_hold_a_run_for_ever(uri: str) -> None:
     with Lease(uri) as first:
-        away = replace(first.holder, place="another machine", ttl=1.0, heartbeat=time.time() - 5)
+        away = replace(first.holder, place="another machine", ttl=0.3, heartbeat=time.time() + 10**9)
+    write(uri, away)
+    with Lease(uri) as second:
+        assert second.fence == 2
+
+
+@pytest.mark.parametrize("offset", [-5.0, 10.0**9])
+def test_elsewhere_is_watched_before_it_is_replaced(uri: str, offset: float) -> None:
+    with Lease(uri) as first:
+        away = replace(first.holder, place="another machine", ttl=1.0, heartbeat=time.time() + offset)
     write(uri, away)
     beat = threading.Timer(0.1, lambda: write(uri, replace(away, heartbeat=away.heartbeat + 1)))
     beat.start()
