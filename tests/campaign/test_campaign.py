@@ -345,3 +345,17 @@ def test_skipped_labels_are_paid_for_and_never_asked_for_again(data: Path, tmp_p
     balance = Ledger(str(tmp_path / "run")).check()
     assert balance.skipped > 0 and balance.answered + balance.skipped == balance.sent == 21
     assert len(read_labels(f"{tmp_path}/run/rounds/0002/labels.parquet")) == balance.answered
+
+
+def test_rows_that_given_labels_skipped_are_never_asked_for_and_cancelled_ones_may_be(
+    data: Path, tmp_path: Path
+) -> None:
+    truth = read_labels(f"{data}/oracle.parquet").mapping()
+    names = sorted(truth)
+    status = ["labelled"] * 10 + ["skipped"] * 10 + ["cancelled"] * 10
+    rows = [f"{i},{truth[i] if s == 'labelled' else ''},{s}" for i, s in zip(names[:30], status, strict=True)]
+    given = tmp_path / "given.csv"
+    given.write_text("id,label,status\n" + "\n".join(rows) + "\n")
+    run(settings(data, tmp_path / "run", f"labels={given}", "budget.total=60", "budget.per_round=60"))
+    asked = set(ids(tmp_path / "run", "asks/*.parquet"))
+    assert asked == set(names[20:])

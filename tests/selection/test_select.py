@@ -213,3 +213,13 @@ def test_skipped_rows_are_paid_for_and_cancelled_rows_may_be_picked(
     ]
     found = selection.select("random", pool[0], budget=125, labels=Labels.of(rows))
     assert set(found.picks.ids) == set(names[2:])
+
+
+def test_fill_draws_other_rows_in_another_round(pool: tuple[str, np.ndarray, list[str], list[str]]) -> None:
+    def filled(number: int) -> set[str]:
+        found = selection.select("alfa_mix", pool[0], budget=60, labels=labels_of(pool, 40), round=number)
+        pairs = zip(found.picks.ids, found.picks.reasons, strict=True)
+        return {i for i, reason in pairs if reason == "fill"}
+
+    assert filled(1) == filled(1)
+    assert filled(1) != filled(2)
