@@ -21,7 +21,7 @@ class Shard:
     def __init__(self, ids: list[str], scores: list[float]) -> None:
         self.ids, self._scores = as_ids(ids), np.array(scores, dtype=np.float32)
 
-    def remember(self, key: tuple[Any, ...], compute: Callable[[], Any]) -> Any:
+    def remember(self, token: str, key: tuple[Any, ...], compute: Callable[[], Any]) -> Any:
         return self._scores, np.zeros(0, dtype=np.int64)
 
 
