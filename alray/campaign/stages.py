@@ -7,7 +7,6 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
-import torch
 
 from alray.campaign import asking, budget, costs, delivery, rounds, splits
 from alray.campaign.delivery import Model
@@ -25,6 +24,7 @@ from alray.selection import Picks, Selection
 from alray.strategies import Given, find
 from alray.table import as_ids
 from alray.training import fit_head
+from alray.training.probe import label_numbers
 
 log = logging.getLogger(__name__)
 
@@ -172,12 +172,11 @@ class Stages:
         before = Round(self.ledger, round.number - 1)
         parts, head, scan = self._split(before.labels()), before.head(), self.place.scan
         labelled = scan.rows(parts.train)
-        number = {name: c for c, name in enumerate(head.classes)}
         return Given(
             **fixed,
             head=head,
             labelled=labelled,
-            label_M=torch.tensor([number[parts.train[i]] for i in labelled.ids], dtype=torch.int64),
+            label_M=label_numbers([parts.train[i] for i in labelled.ids], head.classes),
             holdout=scan.rows(parts.holdout) if parts.holdout else None,
             backbone=self.settings.features.backbone,
         )

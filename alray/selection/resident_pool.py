@@ -147,7 +147,7 @@ class _Round:
             total = self.pool.held.reduce(shortlisted.statistic, shortlisted.add, self.scan, rule)
         available, cut = int(total[0]), rule.decide(total[1:])
         self.report |= {"available": available, "cap": cut.cap}
-        ids, scores = self._choose(cut, total)
+        ids, scores = self._choose(cut)
         reasons: list[Reason] = [reason] * len(ids)
         if len(ids) < min(self.budget, available):
             with self._stage("fill"):
@@ -169,16 +169,15 @@ class _Round:
         found.extend(unscored)
         return found
 
-    def _choose(self, cut: Cut, total: npt.NDArray[np.int64]) -> tuple[Ids, npt.NDArray[np.float32]]:
+    def _choose(self, cut: Cut) -> tuple[Ids, npt.NDArray[np.float32]]:
         """Shortlist, and diversify what is longer than the budget."""
         if cut.best is not None:
             with self._stage("shortlist"):
                 return self._best(cut.best, cut.above)
-        limit, candidates = shortlisted.Limit(cut.above), self._candidates(cut)
+        limit, candidates = shortlisted.Limit(cut.above), cut.count
         self.report |= {"candidates": candidates, "candidates_per_pick": candidates / self.budget}
-        most = getattr(self.strategy, "shortlist_multiple", None)
-        if most is not None and candidates > most * self.budget:
-            candidates = int(most * self.budget)
+        if cut.most is not None:
+            candidates = cut.most
             scores, ids = self._ranked(candidates, cut.above)
             limit = shortlisted.Limit(cut.above, (float(scores[-1]), str(ids[-1])))
         self.report["shortlist"] = candidates
@@ -188,10 +187,6 @@ class _Round:
                 return self._best(min(candidates, self.budget), cut.above)
         with self._stage("diversify"):
             return self._diversify(limit, candidates)
-
-    def _candidates(self, cut: Cut) -> int:
-        counts = self.pool.held.reduce(count_above, shortlisted.add, self.scan, shortlisted.Limit(cut.above))
-        return int(counts[0])
 
     def _ranked(self, count: int, above: float) -> shortlisted.Ranked:
         merge = shortlisted.MergeRanked(count)
@@ -245,11 +240,6 @@ class _Round:
 
 def _gathered(parts: list[BadRows]) -> Quarantine:
     return Quarantine(Unreadable(*row) for rows in parts for row in rows)
-
-
-def count_above(shard: Resident, scan: Scan, limit: shortlisted.Limit) -> npt.NDArray[np.int64]:
-    """Return how many of the shard's rows are within the limit, [1]."""
-    return np.array([len(limit.rows(shard, scan))], dtype=np.int64)
 
 
 def with_hidden(given: Given) -> Given:

@@ -49,7 +49,7 @@ class AlfaMix(Strategy):
         return -cap(hidden_NH, frame).float()
 
     def shortlist(self, budget: int) -> Shortlist:
-        return GrowingCap(self.cap_step, budget)
+        return GrowingCap(self.cap_step, budget, self.shortlist_multiple)
 
     @property
     def diversity(self) -> Literal["none", "kmeans"]:

@@ -24,6 +24,8 @@ class Cut:
     above: float = -math.inf
     best: int | None = None
     cap: float | None = None  # of a growing cap, for the report
+    count: int = 0  # rows above `above`
+    most: int | None = None  # keep only this many of them, the best by (score, id)
 
 
 class Shortlist(ABC):
@@ -62,6 +64,7 @@ class GrowingCap(Shortlist):
 
     step: float
     budget: int
+    multiple: float | None = None  # of the budget: at most this many candidates are kept
 
     @property
     def caps(self) -> npt.NDArray[np.float64]:
@@ -79,5 +82,7 @@ class GrowingCap(Shortlist):
     def decide(self, total: Counts) -> Cut:
         enough = np.flatnonzero(total > self.budget)
         at = int(enough[0]) if len(enough) else len(total) - 1
-        cap = float(self.caps[at])
-        return Cut(above=-cap, cap=cap)
+        cap, count = float(self.caps[at]), int(total[at])
+        kept = math.inf if self.multiple is None else self.multiple * self.budget
+        most = int(kept) if count > kept else None
+        return Cut(above=-cap, cap=cap, count=count, most=most)
