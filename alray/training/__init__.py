@@ -1,9 +1,9 @@
 """Training: from labelled rows to a head, or to a backbone and a head."""
 
-from alray.config import family
 from alray.models.backbone import BackboneConfig
 from alray.models.head import Head
 from alray.runtime import Runtime
+from alray.training.auto import Auto
 from alray.training.base import Recipe, Trained
 from alray.training.fine_tune import FineTune
 from alray.training.linear_probe import LinearProbe
@@ -13,6 +13,7 @@ from alray.training.rows import TrainSet
 
 __all__ = [
     "RECIPES",
+    "Auto",
     "FineTune",
     "HeadConfig",
     "LinearProbe",
@@ -21,14 +22,15 @@ __all__ = [
     "TrainSet",
     "Trained",
     "fit_head",
-    "recipes",
     "run",
 ]
 
-RECIPES: dict[str, type[Recipe]] = {"linear_probe": LinearProbe, "fine_tune": FineTune, "lp_ft": LpFt}
-
-recipes = family(Recipe, RECIPES, tag="recipe")
-"""The recipes by name, for a settings field: `training: Annotated[Recipe, recipes]`."""
+RECIPES: dict[str, type[Recipe]] = {
+    "auto": Auto,
+    "fine_tune": FineTune,
+    "linear_probe": LinearProbe,
+    "lp_ft": LpFt,
+}
 
 
 def run(

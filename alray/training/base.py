@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from alray.config import Config
 from alray.models.backbone import BackboneConfig
@@ -13,6 +13,9 @@ from alray.pool import Pool
 from alray.runtime import Runtime
 from alray.training.probe import HeadConfig
 from alray.training.rows import TrainSet
+
+if TYPE_CHECKING:
+    from alray.training.fine_tune import FineTune
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,16 @@ class Recipe(Config, ABC):
 
     def fits(self, pool: Pool, head: HeadConfig) -> None:
         """Raise ModelError when it cannot train on this pool, or from such a head: asked before labels are paid for."""
+
+    def choose(self, updated: bool) -> Recipe:
+        """Return the recipe to train by, given whether the features were `updated` since the campaign began."""
+        return self
+
+    def alignment(self) -> FineTune:
+        """Return the fine-tuning that an update of the features uses: of a recipe that has none, the defaults."""
+        from alray.training.fine_tune import FineTune  # it is a recipe, and stands on this file
+
+        return FineTune()
 
     @abstractmethod
     def train(

@@ -33,6 +33,10 @@ class FineTune(TuneSettings, Recipe):
         """A pool with pictures is needed; the head is not used."""
         check_pictures(pool)
 
+    def alignment(self) -> FineTune:
+        """Return itself."""
+        return self
+
     def train(
         self,
         rows: TrainSet,

@@ -157,13 +157,6 @@ def test_a_features_pool_fits_a_probe_and_refuses_to_fine_tune(tmp_path):
             train(recipe, rows, tmp_path / "out")
 
 
-def test_recipes_are_known_by_name():
-    assert training.recipes.build("fine_tune") == FineTune()
-    assert training.recipes.build({"recipe": "lp_ft", "epochs": 3}) == LpFt(epochs=3)
-    with pytest.raises(Exception, match=r"unknown recipe 'finetune'.*Did you mean `fine_tune`\?"):
-        training.recipes.build("finetune")
-
-
 def test_augmentation_reaches_the_model(given, tmp_path):
     digests = {
         kind: train(FineTune(epochs=1, batch=8, augmentation=kind), given, tmp_path / kind).head.digest()
