@@ -1,6 +1,6 @@
-"""Backbone: any torchvision classifier without its last layer, or a model of the user's own; pictures in, features out.
+"""Backbone: a torchvision classifier or a small ResNet without its last layer, or a model of the user's own.
 
-Nothing here is ever sent to a worker: workers get the config and load for themselves.
+Pictures in, features out. Nothing here is ever sent to a worker: workers get the config and load for themselves.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from alray import seeds, storage
 from alray.config import Config
 from alray.errors import ModelError, nearest
-from alray.models import tensor_file, transform, weights
+from alray.models import small_resnet, tensor_file, transform, weights
 from alray.models.transform import Augmentation, Transform
 
 log = logging.getLogger(__name__)
@@ -36,9 +36,9 @@ SCHEMA = 1
 class BackboneConfig(Config):
     """Which backbone, with which weights, on pictures of which size."""
 
-    backbone: str = "resnet18"  # a torchvision classifier, or `package.module:function`
+    backbone: str = "resnet18"  # a torchvision classifier, a small ResNet, or `package.module:function`
     weights: str = "none"  # torchvision's name, a .safetensors/.pt file, a fine-tuned checkpoint's folder, or `none`
-    image_size: int | None = Field(None, ge=1, le=4096)  # pixels; default: what the weights were trained on, else 224
+    image_size: int | None = Field(None, ge=1, le=4096)  # pixels; default: the weights' own, else 224 (small ones: 32)
 
 
 def plain(config: BackboneConfig) -> BackboneConfig:
@@ -85,15 +85,21 @@ def load(config: BackboneConfig, seed: int) -> Backbone:
     before = torch.default_generator.get_state()
     torch.default_generator.manual_seed(seeds.key(seed, "backbone") & (2**63 - 1))
     try:
-        body = _own(config.backbone, seed) if ":" in config.backbone else _torchvision(config, steps)
+        body = _build(config, steps, seed)
     finally:
         torch.default_generator.set_state(before)
-    dropped = _drop_classifier(body, own=":" in config.backbone)
+    dropped = _drop_classifier(body, thousand=_is_torchvision(config.backbone))
     if _is_folder(config.weights) or weights.is_file(config.weights):
         uri = storage.join(config.weights, BACKBONE_FILE) if _is_folder(config.weights) else config.weights
         weights.fill(body, weights.read(uri), dropped=dropped, uri=uri)
     body.eval()
     return Backbone(body, name=config.backbone, steps=steps, dim=_dim(body, config, steps)).eval()
+
+
+def _build(config: BackboneConfig, steps: Transform, seed: int) -> nn.Module:
+    if ":" in config.backbone:
+        return _own(config.backbone, seed)
+    return small_resnet.build(config.backbone) if config.backbone in small_resnet.NAMES else _torchvision(config, steps)
 
 
 def save(backbone: Backbone, folder: Path, *, state: Mapping[str, Tensor] | None = None, **more: Any) -> None:
@@ -113,7 +119,8 @@ def _transform(config: BackboneConfig) -> Transform:
     elif _is_named(config):
         found = Transform.of_preset(_weights_enum(config).transforms())
     else:
-        return Transform.of_size(config.image_size or IMAGE_SIZE)
+        small = config.backbone in small_resnet.NAMES
+        return Transform.of_size(config.image_size or (small_resnet.IMAGE_SIZE if small else IMAGE_SIZE))
     return found.to_size(config.image_size) if config.image_size else found
 
 
@@ -135,6 +142,10 @@ def _is_folder(name: str) -> bool:
 
 def _is_named(config: BackboneConfig) -> bool:
     return config.weights != "none" and not weights.is_file(config.weights) and not _is_folder(config.weights)
+
+
+def _is_torchvision(name: str) -> bool:
+    return ":" not in name and name not in small_resnet.NAMES
 
 
 # torchvision's models
@@ -171,16 +182,18 @@ def _check_name(name: str) -> None:
 
     known = models.list_models(module=models)
     if name not in known:
+        small = ", ".join(small_resnet.NAMES)
         raise ModelError(
             f"`backbone` is {name!r}. Expected a classifier of torchvision's ({len(known)} of them, such as resnet18, "
-            f"vit_b_16, convnext_tiny) or `package.module:function`.{nearest(name, known)}"
+            f"vit_b_16, convnext_tiny), a small one ({small}) or `package.module:function`."
+            f"{nearest(name, [*known, *small_resnet.NAMES])}"
         )
 
 
 def _weights_enum(config: BackboneConfig) -> Any:
     from torchvision import models
 
-    if ":" in config.backbone:
+    if not _is_torchvision(config.backbone):
         raise ModelError(
             f"`weights` is {config.weights!r}, a name of torchvision's, but `backbone` is {config.backbone!r}. "
             "Expected `none`, a .safetensors or .pt file, or a checkpoint's folder."
@@ -220,15 +233,15 @@ def _own(name: str, seed: int) -> nn.Module:
     return model
 
 
-def _drop_classifier(body: nn.Module, *, own: bool) -> str | None:
+def _drop_classifier(body: nn.Module, *, thousand: bool) -> str | None:
     """Put an identity in the classification layer's place and return the layer's name.
 
-    That is the last layer of torchvision's thousand outputs (SqueezeNet's is a convolution), or a user's `fc`.
+    That is the last layer of torchvision's thousand outputs (SqueezeNet's is a convolution); in other models, `fc`.
     """
-    if own:
-        name = "fc" if isinstance(getattr(body, "fc", None), nn.Linear) else None
-    else:
+    if thousand:
         name = [n for n, layer in body.named_modules() if _outputs(layer) == 1000][-1]
+    else:
+        name = "fc" if isinstance(getattr(body, "fc", None), nn.Linear) else None
     if name is not None:
         parent, _, last = name.rpartition(".")
         setattr(body.get_submodule(parent), last, nn.Identity())

@@ -50,6 +50,8 @@ def own(monkeypatch):
         ("densenet121", 32, 1024),
         ("googlenet", 32, 1024),
         ("swin_t", 32, 768),
+        ("resnet8", 16, 64),
+        ("resnet18_small", 16, 512),
     ],
 )
 def test_a_classifier_by_name_gives_features(name, size, dim):
@@ -143,8 +145,10 @@ def test_a_pickle_is_refused_and_never_run(tmp_path):
 
 
 def test_unknown_names_get_the_nearest():
-    with pytest.raises(ModelError, match=r"`backbone` is 'resnet81'.*Did you mean `resnet18`\?"):
-        load(BackboneConfig(backbone="resnet81"), seed=0)
+    with pytest.raises(ModelError, match=r"`backbone` is 'resnet188'.*Did you mean `resnet18`\?"):
+        load(BackboneConfig(backbone="resnet188"), seed=0)
+    with pytest.raises(ModelError, match=r"a small one \(resnet8, .*Did you mean `resnet18_small`\?"):
+        load(BackboneConfig(backbone="resnet18small"), seed=0)
     with pytest.raises(ModelError, match=r"one of IMAGENET1K_V1, IMAGENET1K_V2, DEFAULT for resnet50.*Did you mean"):
         load(BackboneConfig(backbone="resnet50", weights="IMAGENET1K_V3"), seed=0)
     with pytest.raises(ModelError, match="Expected a classifier of torchvision's"):
