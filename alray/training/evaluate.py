@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,10 @@ class Model:
         meta = storage.read_json(storage.join(checkpoint, backbones.META))
         config = BackboneConfig(backbone=meta["backbone"], weights=checkpoint)
         return Model(config, meta["seed"], storage.join(checkpoint, HEAD_FILE))
+
+    def body(self) -> Model:
+        """Return the model without its head: what comes out are features."""
+        return replace(self, head=None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,14 +96,15 @@ def measure(logits_NC: np.ndarray, labels: Sequence[str], classes: Sequence[str]
 
 def outputs(model: Model, rows: Rows, runtime: Runtime, *, stage: str) -> Outputs:
     """Run a model over rows on the workers; fp32 logits if it has a head, else fp16 features."""
-    parts = runtime.map(_chunk, rows.chunks(CHUNK), model, stage=stage)
+    parts = runtime.map(run_chunk, rows.chunks(CHUNK), model, stage=stage)
     ids = [i for part in parts for i in part[0]]
     order = sorted(range(len(ids)), key=lambda i: ids[i].encode())
     values = np.concatenate([part[1] for part in parts])[order]
     return Outputs(tuple(ids[i] for i in order), values, {k: v for part in parts for k, v in part[2].items()})
 
 
-def _chunk(rows: Rows, model: Model) -> tuple[list[str], np.ndarray, dict[str, str]]:
+def run_chunk(rows: Rows, model: Model) -> tuple[list[str], np.ndarray, dict[str, str]]:
+    """Return ids, logits or features, and the reasons of unreadable rows: one call on one worker."""
     body, head = _loaded(model)
     bad: dict[str, str] = {}
     ids, pixels = [], []

@@ -15,13 +15,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
-from alray import seeds
 from alray.config import Config
 from alray.errors import LabelsError, ModelError, nearest
 from alray.models.head import Head
 from alray.runtime.threads import one_thread
+from alray.training import mlp
+from alray.training.schedule import Falling
 
 log = logging.getLogger(__name__)
 
@@ -33,42 +34,37 @@ class HeadConfig(Config):
 
     kind: Literal["linear", "mlp"] = "linear"
     class_weights: ClassWeights = "none"  # balanced: every class weighs the same, however many labels it has
-    l2: float = Field(
-        1.0, ge=0
-    )  # linear: ½·l2·‖W‖² beside the summed loss; mlp: AdamW's weight decay of l2 / M on all weights
+    l2: float = Field(1.0, ge=0)  # ½·l2·‖W‖² beside the summed loss
     tol: float = Field(1e-5, gt=0)  # linear: largest slope of the mean loss at which L-BFGS stops
     max_iter: int = Field(500, ge=1)  # linear: L-BFGS iterations at most
     hidden: int = Field(256, ge=1)  # mlp: hidden units
+    batch_norm: bool = True  # mlp: between the first layer and the ReLU; folded into the layer when it is fitted
     epochs: int = Field(60, ge=1)  # mlp: passes over the labelled rows
     batch: int = Field(256, ge=2)  # mlp: rows a step
-    lr: float = Field(1e-3, gt=0)  # mlp: AdamW's first learning rate, falling to zero by a cosine
+    optimizer: Literal["adamw", "sgd"] = "adamw"  # mlp; sgd is Nesterov's, with momentum 0.9
+    lr: float = Field(1e-3, gt=0)  # mlp: first learning rate
+    schedule: Falling = "cosine"  # mlp: how it falls: cosine to zero, cosine_7_16 to a fifth
+    weight_decay: float | None = Field(None, ge=0)  # mlp: of all weights; none: l2 / M, which is what l2 says
+    feature_noise: float = Field(0.0, ge=0)  # mlp: Gaussian noise, in standard deviations of the row's class
 
 
 def fit_head(
     config: HeadConfig, features_MD: np.ndarray, labels: Sequence[str], classes: Sequence[str], seed: int
 ) -> Head:
     """Return the head that `config` describes. Rows come sorted by id: their order is part of the result's bits."""
-    if config.kind == "linear":
-        return fit_linear(
-            features_MD,
-            labels,
-            classes,
-            l2=config.l2,
-            tol=config.tol,
-            max_iter=config.max_iter,
-            class_weights=config.class_weights,
-        )
-    return fit_mlp(
+    if config.kind == "mlp":
+        target_M = label_numbers(labels, classes)
+        _check_features(features_MD, len(target_M))
+        weight_M = row_weights(target_M, config.class_weights)
+        return mlp.fit(config, features_MD, target_M, weight_M, classes, seed)
+    return fit_linear(
         features_MD,
         labels,
         classes,
-        hidden=config.hidden,
-        epochs=config.epochs,
-        batch=config.batch,
-        lr=config.lr,
         l2=config.l2,
+        tol=config.tol,
+        max_iter=config.max_iter,
         class_weights=config.class_weights,
-        seed=seed,
     )
 
 
@@ -140,70 +136,6 @@ def _absent_bias(x_MD: Tensor, weight_KD: Tensor, bias_K: Tensor) -> float:
     """
     lse_M = torch.logsumexp(torch.addmm(bias_K, x_MD, weight_KD.t()), dim=1)
     return float(lse_M.mean() - np.log(len(x_MD) + 1))
-
-
-def fit_mlp(
-    features_MD: np.ndarray,
-    labels: Sequence[str],
-    classes: Sequence[str],
-    *,
-    hidden: int = 256,
-    epochs: int = 60,
-    batch: int = 256,
-    lr: float = 1e-3,
-    l2: float = 1.0,
-    class_weights: ClassWeights = "none",
-    seed: int = 0,
-) -> Head:
-    """Return an MLP head: linear, batch norm (folded), ReLU, linear; AdamW on one thread, seeded."""
-    target_M = label_numbers(labels, classes)
-    _check_features(features_MD, len(target_M))
-    with one_thread():
-        x_MD = torch.from_numpy(np.asarray(features_MD)).float()
-        weight_M = row_weights(target_M, class_weights)
-        below, norm, above = _mlp(x_MD.shape[1], hidden, len(classes), seed)
-        net = nn.Sequential(below, norm, nn.ReLU(), above)
-        parts = -(-len(x_MD) // batch)  # steps an epoch, none of more than `batch` rows
-        optimiser = torch.optim.AdamW(net.parameters(), lr=lr, weight_decay=l2 / len(x_MD))
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, epochs * parts)
-        for epoch in range(epochs):
-            order = seeds.generator(seed, "mlp head", epoch).permutation(len(x_MD))
-            for rows in np.array_split(order, parts):
-                if len(rows) == 1:
-                    rows = np.repeat(rows, 2)  # batch norm needs two rows
-                loss_B = F.cross_entropy(net(x_MD[rows]), target_M[rows], reduction="none")
-                optimiser.zero_grad()
-                (weight_M[rows] * loss_B).mean().backward()  # type: ignore[no-untyped-call]
-                optimiser.step()
-                schedule.step()
-        return _folded(below, norm, above, x_MD, classes)
-
-
-def _mlp(dim: int, hidden: int, classes: int, seed: int) -> tuple[nn.Linear, nn.BatchNorm1d, nn.Linear]:
-    generator = seeds.torch_generator(seed, "mlp head weights")
-    with torch.device("meta"):  # elsewhere, making a layer draws from the global generator
-        below, above = nn.Linear(dim, hidden), nn.Linear(hidden, classes)
-    below, above = below.to_empty(device="cpu"), above.to_empty(device="cpu")
-    norm = nn.BatchNorm1d(hidden)
-    with torch.no_grad():
-        for layer in (below, above):
-            layer.weight.normal_(0.0, layer.in_features**-0.5, generator=generator)
-            layer.bias.zero_()
-    return below, norm, above
-
-
-@torch.no_grad()
-def _folded(below: nn.Linear, norm: nn.BatchNorm1d, above: nn.Linear, x_MD: Tensor, classes: Sequence[str]) -> Head:
-    """Fold the batch norm with the statistics of all rows: the running ones lag on so few steps."""
-    z_MH = below(x_MD)
-    scale_H = norm.weight / torch.sqrt(z_MH.var(0, correction=0) + norm.eps)
-    arrays = {
-        "hidden_weight": below.weight * scale_H[:, None],
-        "hidden_bias": (below.bias - z_MH.mean(0)) * scale_H + norm.bias,
-        "weight": above.weight,
-        "bias": above.bias,
-    }
-    return Head("mlp", tuple(classes), {name: tensor.numpy() for name, tensor in arrays.items()})
 
 
 def label_numbers(labels: Sequence[str], classes: Sequence[str]) -> Tensor:

@@ -6,8 +6,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from alray.errors import LabelsError, ModelError
-from alray.training import probe
-from alray.training.probe import HeadConfig, fit_head, fit_linear, fit_mlp
+from alray.training.probe import HeadConfig, fit_head, fit_linear
 
 CLASSES = ["a", "b", "c"]
 
@@ -89,39 +88,6 @@ def test_one_class_and_even_one_row_give_a_head(kind, count):
     head = fit_head(HeadConfig(kind=kind, hidden=4, epochs=2), features, ["b"] * count, CLASSES, seed=0)
     assert head.classes == tuple(CLASSES)
     assert accuracy(head, features, ["b"] * count) == 1.0 or kind == "mlp"
-
-
-def test_the_mlp_learns_what_a_line_cannot():
-    rng = np.random.default_rng(0)
-    features = rng.normal(size=(400, 2)).astype(np.float16)
-    labels = ["a" if x * y > 0 else "b" for x, y in features]
-    mlp = fit_mlp(features, labels, ["a", "b"], hidden=32, epochs=100, batch=64, lr=1e-2)
-    assert accuracy(mlp, features, labels) > 0.95
-    assert accuracy(fit_linear(features, labels, ["a", "b"]), features, labels) < 0.7
-
-
-def test_the_folded_batch_norm_gives_the_logits_of_the_unfolded():
-    features, _ = rows(50)
-    x_ND = torch.from_numpy(features).float()
-    below, norm, above = probe._mlp(8, 6, 3, seed=0)
-    norm.momentum = 1.0
-    with torch.no_grad():
-        norm.weight.copy_(torch.linspace(0.5, 2.0, 6))
-        norm.bias.copy_(torch.linspace(-1.0, 1.0, 6))
-        unfolded = above(torch.relu(norm(below(x_ND))))
-    head = probe._folded(below, norm, above, x_ND, CLASSES)
-    assert torch.allclose(head.logits(x_ND), unfolded, atol=1e-5)
-
-
-def test_balanced_weights_of_the_mlp_favour_the_rare_class():
-    rng = np.random.default_rng(0)
-    features = np.concatenate([rng.normal(0, 1, (190, 2)), rng.normal(1.5, 1, (10, 2))]).astype(np.float16)
-    labels = ["common"] * 190 + ["rare"] * 10
-    share = {}
-    for weights in ("none", "balanced"):
-        head = fit_mlp(features, labels, ["common", "rare"], hidden=8, epochs=60, lr=1e-2, class_weights=weights)
-        share[weights] = accuracy(head, features[190:], labels[190:])
-    assert share["balanced"] > share["none"]
 
 
 def test_an_unknown_label_names_the_nearest_class():

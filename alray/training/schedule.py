@@ -1,0 +1,26 @@
+"""How a learning rate falls: a factor for each step, by name."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+Falling = Literal["cosine", "cosine_7_16"]
+
+GAMMA = 0.1
+"""What a learning rate is multiplied by at each milestone."""
+
+
+def falling(name: Falling, step: int, steps: int) -> float:
+    """Return the factor of step 0 … `steps` − 1: cosine ½·(1 + cos(π·progress)), to zero; cosine_7_16
+    cos(π·7/16·progress), to 0.195 (Sohn et al., FixMatch, NeurIPS 2020; the proxies of Wen et al., TMLR 2024)."""
+    progress = step / steps
+    if name == "cosine_7_16":
+        return math.cos(math.pi * 7 / 16 * progress)
+    return 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def staircase(epoch: int, milestones: Sequence[int]) -> float:
+    """Return the factor of epoch 0, 1, …: GAMMA for each milestone that as many epochs have reached."""
+    return GAMMA ** sum(epoch >= milestone for milestone in milestones)
