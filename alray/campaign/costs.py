@@ -1,4 +1,4 @@
-"""What a round costs: wall seconds per stage times what is held, priced, crashed attempts included.
+"""What a round costs: its labels, and wall seconds per stage times what is held, priced, crashed attempts included.
 
 A stage is one file when it starts and one when it ends. An attempt that dies leaves its start behind; the next
 driver settles it up to the dead driver's last heartbeat.
@@ -8,26 +8,40 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import Field
-
 from alray.campaign.ledger import Ledger
-from alray.config import Config
+from alray.campaign.prices import CostsConfig, label_dollars
 from alray.runtime import Resources
+
+__all__ = [
+    "SAMPLING",
+    "STARTUP",
+    "CostsConfig",
+    "Meter",
+    "Spent",
+    "committed_dollars",
+    "label_dollars",
+    "part",
+    "records",
+    "settle",
+    "summary",
+]
 
 HOUR_S = 3600.0
 
+SAMPLING = ("features", "load", "select", "evidence", "align", "fit")
+"""Stages that choose which rows to label: their sum is the sampling time that the ASVP paper compares (§2.9).
 
-class CostsConfig(Config):
-    """Prices in dollars."""
+What is delivered in the end (`train`, `test`), what every regime pays alike (`pretrain`, `labels`) and the start of the
+workers are not among them.
+"""
 
-    label: float = Field(0.0, ge=0)  # of one label, answered or skipped
-    gpu_hour: float = Field(0.0, ge=0)
-    cpu_hour: float = Field(0.0, ge=0)  # of one core
+STARTUP = ("workers",)
+"""Stages in which workers are started and nothing is computed."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +67,11 @@ class Spent:
         cpu, gpu = record["seconds"] * record["cpus"], record["seconds"] * record["gpus"]
         dollars = cpu / HOUR_S * prices.cpu_hour + gpu / HOUR_S * prices.gpu_hour
         return Spent(record["seconds"], cpu, gpu, dollars)
+
+    @staticmethod
+    def read(values: Mapping[str, float]) -> Spent:
+        """Return what `to_dict` made."""
+        return Spent(values["seconds"], values["cpu_seconds"], values["gpu_seconds"], values["dollars"])
 
     def to_dict(self) -> dict[str, float]:
         """Return the numbers, rounded to what a clock can tell (dollars to a millionth)."""
@@ -119,21 +138,31 @@ def records(ledger: Ledger, round: int) -> dict[str, dict[str, Any]]:
     return {f: ledger.read_json(f) for f in sorted(mine)}
 
 
-def summary(closed: dict[str, dict[str, Any]], prices: CostsConfig, *, labels: int) -> dict[str, Any]:
-    """Return the cost of a round: per stage, in all, crashed attempts apart, labels and their dollars."""
+def summary(
+    closed: dict[str, dict[str, Any]], prices: CostsConfig, *, labels: int, label_dollars: float | None = None
+) -> dict[str, Any]:
+    """Return the cost of a round: per stage, in all, sampling and start-up apart, labels and their dollars.
+
+    `label_dollars` is the price of the round's answers; without it each of the `labels` costs `prices.label`.
+    """
     stages: dict[str, Spent] = defaultdict(Spent)
     for record in closed.values():
         stages[record["stage"]] += Spent.of(record, prices)
     crashed = _total(Spent.of(r, prices) for r in closed.values() if r["crashed"])
-    total = _total(stages.values())
+    total, sampling = _total(stages.values()), _total(stages[name] for name in SAMPLING if name in stages)
+    paid = labels * prices.label if label_dollars is None else label_dollars
     return {
         "schema": 1,
         "stages": {name: spent.to_dict() for name, spent in stages.items()},
         "compute": total.to_dict(),
+        "sampling": sampling.to_dict(),
+        "startup": _total(stages[name] for name in STARTUP if name in stages).to_dict(),
         "crashed": crashed.to_dict(),
         "labels": labels,
-        "label_dollars": round(labels * prices.label, 6),
-        "dollars": round(labels * prices.label + total.dollars, 6),
+        "label_dollars": round(paid, 6),
+        "compute_dollars": round(total.dollars, 6),
+        "sampling_dollars": round(sampling.dollars, 6),
+        "dollars": round(paid + total.dollars, 6),
         "seconds": round(total.seconds, 3),
         "attempts": len({r["attempt"] for r in closed.values()}),
         "prices": prices.model_dump(),
@@ -141,8 +170,26 @@ def summary(closed: dict[str, dict[str, Any]], prices: CostsConfig, *, labels: i
     }
 
 
+def part(cost: Mapping[str, Any], names: Sequence[str]) -> Spent:
+    """Return what the stages of these names cost, of a round's `summary`; also of one from before sampling was said."""
+    return _total(Spent.read(cost["stages"][name]) for name in names if name in cost["stages"])
+
+
+def committed_dollars(ledger: Ledger, closed: Sequence[Mapping[str, Any]], prices: CostsConfig) -> float:
+    """Return the label dollars that are spent or promised, which is what a budget has to count.
+
+    `closed` are the summaries of the rounds that are done, in order: their labels cost what they say, whatever is
+    charged today. Answers of the open round have their price; what is asked for has the dearest that an answer can.
+    """
+    answers = ledger.answers(len(closed))
+    billed = sum(cost["labels"] for cost in closed)
+    promised = ledger.balance().committed - billed - len(answers.paid_ids())
+    bills = sum(cost["label_dollars"] for cost in closed)
+    return float(bills + label_dollars(answers, prices) + promised * prices.dearest)
+
+
 def _total(parts: Iterable[Spent]) -> Spent:
     out = Spent()
-    for part in parts:
-        out += part
+    for one in parts:
+        out += one
     return out

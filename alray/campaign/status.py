@@ -6,10 +6,25 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from alray import storage
-from alray.campaign import lease, opening, rounds, states
+from alray.campaign import costs, lease, opening, rounds, states
 from alray.campaign.ledger import Ledger
 from alray.campaign.rounds import Round
 from alray.errors import RunError
+
+SWITCH, FORECAST = "switch.json", "forecast.json"
+"""Pieces of a round that say in sentences what was decided and what more labels would buy."""
+
+SUMS = (
+    "dollars",
+    "label_dollars",
+    "compute_dollars",
+    "sampling_dollars",
+    "sampling_seconds",
+    "sampling_cpu_seconds",
+    "sampling_gpu_seconds",
+    "startup_seconds",
+)
+"""Numbers of a row that are added up in the totals."""
 
 
 @dataclass(frozen=True)
@@ -17,7 +32,8 @@ class Status:
     """Totals of a run, and a row per finished round. `labels` are those paid for; dollars include compute.
 
     In a row, `labels`, `dollars` and `seconds` are the round's own, `labels_so_far` all up to it; `accuracy` is None
-    where nothing was tested.
+    where nothing was tested. Sampling is what chooses the rows to label (`costs.SAMPLING`); start-up is no part of it.
+    `switches` are the decisions of the rounds that took one, `forecast` is that of the last round, None without one.
     """
 
     run: str
@@ -31,6 +47,14 @@ class Status:
     outstanding: int = 0
     driver: str | None = None
     message: str = ""
+    compute_dollars: float = 0.0
+    sampling_dollars: float = 0.0
+    sampling_seconds: float = 0.0
+    sampling_cpu_seconds: float = 0.0
+    sampling_gpu_seconds: float = 0.0
+    startup_seconds: float = 0.0
+    switches: list[dict[str, Any]] = field(default_factory=list)
+    forecast: dict[str, Any] | None = None
     schema: int = field(default=1)
 
     def to_dict(self) -> dict[str, Any]:
@@ -52,13 +76,14 @@ def status(run: str) -> Status:
         state="running" if driving else last["state"],  # type: ignore[arg-type]
         rounds=len(done),
         labels=balance.paid,
-        dollars=round(sum(row["dollars"] for row in per_round), 6),
-        label_dollars=round(sum(row["label_dollars"] for row in per_round), 6),
         accuracy=[row["accuracy"] for row in per_round],
         per_round=per_round,
         outstanding=balance.outstanding,
         driver=holder.sentence() if holder is not None and driving else None,
         message=last["message"],
+        switches=[{**one.json(SWITCH), "round": one.number} for one in done if one.has(SWITCH)],
+        forecast=done[-1].json(FORECAST) if done and done[-1].has(FORECAST) else None,
+        **{name: round(sum(row[name] for row in per_round), 6) for name in SUMS},
     )
 
 
@@ -102,6 +127,18 @@ def _rows(done: list[Round]) -> list[dict[str, Any]]:
                 "label_dollars": cost["label_dollars"],
                 "seconds": cost["seconds"],
                 "model": record["model"],
+                **_compute(cost),
             }
         )
     return rows
+
+
+def _compute(cost: dict[str, Any]) -> dict[str, float]:
+    """Return what a round's machines cost; an older alray's cost.json has the stages, and not their sums."""
+    sampling = cost.get("sampling") or costs.part(cost, costs.SAMPLING).to_dict()
+    startup = cost.get("startup") or costs.part(cost, costs.STARTUP).to_dict()
+    return {
+        "compute_dollars": cost["compute"]["dollars"],
+        "startup_seconds": startup["seconds"],
+        **{f"sampling_{name}": value for name, value in sampling.items()},
+    }

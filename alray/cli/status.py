@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
@@ -16,6 +17,8 @@ from alray.cli import show
 NOT_READY = 3
 """Exit code of `--ready` when running the campaign again would get no further (decision 15)."""
 
+COLUMNS = ["round", "new", "labels", "accuracy", "sampling s", "seconds", "label $", "compute $", "dollars"]
+
 
 def status(
     run: Annotated[str, typer.Argument(metavar="RUN", help="Folder or URI of a run.")],
@@ -24,7 +27,7 @@ def status(
         bool, typer.Option("--ready", help="Print nothing; exit 0 if running it again would get further, 3 if not.")
     ] = False,
 ) -> None:
-    """Show the rounds of a run: labels, accuracy, seconds, dollars. Reads the run folder alone."""
+    """Show the rounds of a run: labels, accuracy, seconds, dollars, decisions. Reads the run folder alone."""
     if ready:
         raise typer.Exit(0 if is_ready(run) else NOT_READY)
     found = read_status(run)
@@ -35,19 +38,28 @@ def status(
 
 
 def print_rounds(status: Status) -> None:
-    """Print the rounds of a run, with their totals, and what state it is in."""
+    """Print the rounds of a run with their totals, what was decided and what is foreseen, and what state it is in."""
     rows = [_round(row) for row in status.per_round]
     if rows:
         seconds = sum(row["seconds"] for row in status.per_round)
-        rows.append(["total", f"{status.labels:,}", "", "", f"{seconds:,.1f}", f"{status.dollars:,.2f}"])
-    show.table(["round", "new", "labels", "accuracy", "seconds", "dollars"], rows)
+        rows.append(["total", f"{status.labels:,}", "", "", *_bill(asdict(status), seconds)])
+    show.table(COLUMNS, rows)
+    for decision in status.switches:
+        print(f"round {decision['round']}: {decision['sentence']}")
+    for sentence in (status.forecast or {}).get("sentences", []):
+        print(sentence)
     print(f"{status.state}: {status.message or status.driver or _meaning(status.state)}")
 
 
 def _round(row: Mapping[str, Any]) -> list[str]:
     accuracy = "–" if row["accuracy"] is None else f"{row['accuracy']:.4f}"
     counts = [str(row["round"]), f"{row['labels']:,}", f"{row['labels_so_far']:,}"]
-    return [*counts, accuracy, f"{row['seconds']:,.1f}", f"{row['dollars']:,.2f}"]
+    return [*counts, accuracy, *_bill(row, row["seconds"])]
+
+
+def _bill(row: Mapping[str, Any], seconds: float) -> list[str]:
+    times = [f"{value:,.1f}" for value in (row["sampling_seconds"], seconds)]
+    return [*times, *(f"{row[name]:,.2f}" for name in ("label_dollars", "compute_dollars", "dollars"))]
 
 
 def _meaning(state: str) -> str:

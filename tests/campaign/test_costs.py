@@ -6,8 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from alray.campaign.costs import CostsConfig, Meter, records, settle, summary
+from alray.campaign.costs import (
+    SAMPLING,
+    STARTUP,
+    CostsConfig,
+    Meter,
+    committed_dollars,
+    part,
+    records,
+    settle,
+    summary,
+)
 from alray.campaign.ledger import Ledger
+from alray.labelling import Ask, Labels
 from alray.runtime import Resources
 
 PRICES = CostsConfig(label=0.5, gpu_hour=3.0, cpu_hour=0.1)
@@ -36,6 +47,41 @@ def test_seconds_times_what_is_held(ledger: Ledger) -> None:
     assert (cost["label_dollars"], cost["dollars"]) == (2.0, pytest.approx(8.4))
     assert cost["attempts"] == 2
     assert len(cost["files"]) == 3
+
+
+def test_sampling_and_start_up_are_added_up_apart(ledger: Ledger) -> None:
+    every = ("workers", "pretrain", "features", "load", "select", "labels", "evidence", "align", "fit", "train", "test")
+    for place, stage in enumerate(every):
+        closed(ledger, stage, 3600.0 * 2**place)
+    cost = summary(records(ledger, 0), PRICES, labels=0)
+    chooses = sum(2 ** every.index(stage) for stage in ("features", "load", "select", "evidence", "align", "fit"))
+    hours = {"cpu_seconds": 2 * 3600.0 * chooses, "gpu_seconds": 3600.0 * chooses}
+    assert cost["sampling"] == {"seconds": 3600.0 * chooses, **hours, "dollars": pytest.approx(3.2 * chooses)}
+    assert cost["sampling_dollars"] == cost["sampling"]["dollars"]
+    assert cost["startup"]["seconds"] == 3600.0
+    assert cost["compute_dollars"] == cost["dollars"] == cost["compute"]["dollars"] == pytest.approx(3.2 * 2047)
+    assert part(cost, SAMPLING).to_dict() == cost["sampling"] and part(cost, STARTUP).to_dict() == cost["startup"]
+
+
+def test_the_price_of_answers_replaces_the_price_of_a_label(ledger: Ledger) -> None:
+    closed(ledger, "select", 3600.0)
+    cost = summary(records(ledger, 0), PRICES, labels=4, label_dollars=17.0)
+    assert (cost["labels"], cost["label_dollars"], cost["dollars"]) == (4, 17.0, pytest.approx(20.2))
+
+
+def test_what_is_asked_for_is_set_aside_at_the_dearest_price(ledger: Ledger) -> None:
+    ledger.commit_json("run.json", {"schema": 1, "name": "r"})
+    prices = CostsConfig(label=1.0, classes={"a": 5.0, "b": 0.25})
+    bills = [{"labels": 2, "label_dollars": 0.75}]  # at what was charged then
+    asks = [Ask("r", 0, i) for i in "xy"], [Ask("r", 1, i) for i in "klmn"]
+    for some in asks:
+        ledger.commit_asks(some)
+    said = {"x": "a", "y": "a", "k": "b", "l": "c"}
+    for round, some in enumerate(asks):
+        rows = [{"id": a.id, "request_id": a.request_id, "label": said[a.id]} for a in some if a.id in said]
+        ledger.commit_answers(round, Labels.of(rows))
+    assert committed_dollars(ledger, bills, prices) == pytest.approx(0.75 + 0.25 + 1.0 + 2 * 5.0)
+    assert committed_dollars(ledger, [], prices) == pytest.approx(2 * 5.0 + 4 * 5.0)
 
 
 def test_a_stage_is_recorded_whether_it_ends_well_or_not(ledger: Ledger) -> None:

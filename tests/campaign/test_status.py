@@ -11,6 +11,7 @@ from campaigns import settings
 from alray.campaign import opening, ready, run, states, status
 from alray.campaign.lease import Lease
 from alray.campaign.ledger import Ledger
+from alray.campaign.status import SUMS
 from alray.errors import LedgerError, RunError
 
 
@@ -29,6 +30,44 @@ def test_the_json_has_what_design_5_names(data: Path, tmp_path: Path) -> None:
     assert all({"round", "labels", "accuracy", "dollars", "seconds"} <= set(row) for row in found["per_round"])
     assert found["accuracy"] == [row["accuracy"] for row in found["per_round"]]
     assert found["labels"] == sum(row["labels"] for row in found["per_round"])
+
+
+def test_machines_have_their_bill_beside_the_labels(data: Path, tmp_path: Path) -> None:
+    found = run(settings(data, tmp_path / "run"))
+    bill = json.loads((tmp_path / "run/rounds/0001/cost.json").read_text())
+    row = found.per_round[1]
+    assert row["compute_dollars"] == bill["compute_dollars"] and row["sampling_dollars"] == bill["sampling_dollars"]
+    assert row["sampling_seconds"] == pytest.approx(bill["sampling"]["seconds"], abs=2e-3)
+    assert 0 < row["sampling_cpu_seconds"] <= bill["compute"]["cpu_seconds"] and row["sampling_gpu_seconds"] == 0
+    for name in SUMS:
+        assert getattr(found, name) == pytest.approx(sum(row[name] for row in found.per_round), abs=1e-5)
+    assert found.dollars == pytest.approx(found.label_dollars + found.compute_dollars, abs=1e-5)
+    assert found.per_round[0]["startup_seconds"] >= 0 and found.switches == [] and found.forecast is None
+
+
+def test_a_run_of_an_older_alray_is_read(data: Path, tmp_path: Path) -> None:
+    new = run(settings(data, tmp_path / "run"))
+    for path in (tmp_path / "run").glob("rounds/*/*.json"):
+        record = json.loads(path.read_text())
+        for cost in (record, record.get("cost", {})):
+            for name in ("sampling", "startup", "compute_dollars", "sampling_dollars"):
+                cost.pop(name, None)
+        path.write_text(json.dumps(record))
+    old = status(str(tmp_path / "run"))
+    for a, b in zip(old.per_round, new.per_round, strict=True):
+        assert a == pytest.approx(b, abs=5e-3)
+
+
+def test_decisions_and_the_last_forecast_are_shown(data: Path, tmp_path: Path) -> None:
+    run(settings(data, tmp_path / "run"))
+    rounds = tmp_path / "run/rounds"
+    (rounds / "0001/switch.json").write_text(json.dumps({"schema": 1, "switch": True, "sentence": "Fine-tune now."}))
+    for round in (1, 2):
+        forecast = {"schema": 1, "sentences": [f"Round {round} says more."]}
+        (rounds / f"000{round}/forecast.json").write_text(json.dumps(forecast))
+    found = status(str(tmp_path / "run"))
+    assert [(one["round"], one["sentence"]) for one in found.switches] == [(1, "Fine-tune now.")]
+    assert found.forecast is not None and found.forecast["sentences"] == ["Round 2 says more."]
 
 
 def test_a_live_driver_is_named_and_a_dead_one_is_not(data: Path, tmp_path: Path) -> None:
