@@ -1,0 +1,126 @@
+"""What a campaign saved against another: in labels, in dollars, and in labels once its computing is paid for.
+
+The cost model is that of ASVP (Wen et al., TMLR 2024): n_M(a) is the least number of labels at which the curve of M has
+accuracy a. Each formula takes mean curves, and raises `Outside` where they do not define it; `estimate` gives it an
+interval.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from alray.reports.curves import Curve, Hours
+from alray.reports.repeats import Outside
+
+NOT_REACHED = "not reached"
+BELOW = "below the first budget"
+BEYOND = "beyond the reference's curve"
+
+
+@dataclass(frozen=True)
+class Prices:
+    """Dollars of one label, and of an hour of one core and of one GPU."""
+
+    label: float = 0.0
+    cpu_hour: float = 0.0
+    gpu_hour: float = 0.0
+
+    def of(self, hours: Hours) -> float:
+        """Return the price of these hours: of what is held, not of the wall clock."""
+        return hours.cpu * self.cpu_hour + hours.gpu * self.gpu_hour
+
+
+@dataclass(frozen=True)
+class Need:
+    """What an accuracy takes: labels, and hours of sampling until they were asked for."""
+
+    labels: float
+    hours: Hours
+
+    def label_dollars(self, prices: Prices) -> float:
+        """Return the price of the labels."""
+        return self.labels * prices.label
+
+    def compute_dollars(self, prices: Prices) -> float:
+        """Return the price of the hours."""
+        return prices.of(self.hours)
+
+    def dollars(self, prices: Prices) -> float:
+        """Return the overall cost: labels and sampling. What is trained in the end is common to all and not in it."""
+        return self.label_dollars(prices) + self.compute_dollars(prices)
+
+
+def labels_for(accuracy: float, method: Curve) -> float:
+    """Return n_M(a), or say why the curve does not have it."""
+    found = method.labels_for(accuracy)
+    if found is None:
+        raise Outside(NOT_REACHED if accuracy > method.best else BELOW)
+    return found
+
+
+def need(accuracy: float, method: Curve) -> Need:
+    """Return what this accuracy takes."""
+    labels = labels_for(accuracy, method)
+    hours = method.hours_at(labels)
+    assert hours is not None  # labels_for stays within the budgets
+    return Need(labels, hours)
+
+
+def saving_for(accuracy: float, method: Curve, reference: Curve) -> float:
+    """Return the sample saving ratio at an accuracy: 1 − n_M(a) / n_ref(a)."""
+    few, many = labels_for(accuracy, method), _reference_labels(accuracy, reference)
+    if not many:
+        raise Outside("the reference needs no labels")
+    return 1 - few / many
+
+
+def saving_at(labels: float, method: Curve, reference: Curve) -> float:
+    """Return the sample saving ratio at a budget: 1 − n / n_ref(acc_M(n)).
+
+    Where the curve of M is flat, n is the first budget of that part, as it is on the reference's curve: labels that
+    bought nothing on either side are counted on neither, and a curve saves nothing against itself.
+    """
+    accuracy = method.accuracy_at(labels)
+    if accuracy is None:
+        raise Outside(f"no such budget was run, only {method.labels_P[0]:,.0f} to {method.labels_P[-1]:,.0f}")
+    return saving_for(accuracy, method, reference)
+
+
+def cost_for(accuracy: float, prices: Prices, method: Curve) -> float:
+    """Return the overall cost in dollars of reaching an accuracy."""
+    return need(accuracy, method).dollars(prices)
+
+
+def cost_reduction(accuracy: float, prices: Prices, method: Curve, baseline: Curve) -> float:
+    """Return the overall cost reduction at an accuracy: 1 − cost_M / cost_baseline."""
+    mine, theirs = cost_for(accuracy, prices, method), _of_baseline(accuracy, prices, baseline)
+    if not theirs:
+        raise Outside("the baseline costs nothing at these prices")
+    return 1 - mine / theirs
+
+
+def equivalent_saving(accuracy: float, prices: Prices, method: Curve, reference: Curve) -> float:
+    """Return the labels saved at an accuracy, less those that the extra computing would have bought.
+
+    n_ref(a) − n_M(a) − (compute dollars of M − those of the reference) / label price.
+    """
+    if not prices.label:
+        raise Outside("a label costs nothing")
+    _reference_labels(accuracy, reference)
+    mine, theirs = need(accuracy, method), need(accuracy, reference)
+    extra = mine.compute_dollars(prices) - theirs.compute_dollars(prices)
+    return theirs.labels - mine.labels - extra / prices.label
+
+
+def _reference_labels(accuracy: float, reference: Curve) -> float:
+    found = reference.labels_for(accuracy)
+    if found is None:
+        raise Outside(BEYOND if accuracy > reference.best else f"{BELOW} of the reference")
+    return found
+
+
+def _of_baseline(accuracy: float, prices: Prices, baseline: Curve) -> float:
+    try:
+        return cost_for(accuracy, prices, baseline)
+    except Outside as outside:
+        raise Outside(f"{outside} by the baseline") from None
