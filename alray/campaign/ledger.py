@@ -99,6 +99,12 @@ class Ledger:
         """Put one JSON file, once."""
         self.commit(name, (json.dumps(value, indent=1, sort_keys=True) + "\n").encode())
 
+    def note(self, name: str, value: Any) -> None:
+        """Put one JSON file for people to read, which nothing depends on: where there is one, that one stays."""
+        self._guard()
+        data = json.dumps({"schema": 1, **value}, indent=1, sort_keys=True) + "\n"
+        storage.put_once(self.uri(name), data.encode())
+
     def commit_asks(self, asks: Sequence[Ask]) -> None:
         """Write the intent to ask, before anything is sent; one file per round and purpose."""
         first = asks[0]

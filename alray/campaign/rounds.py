@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -15,10 +15,14 @@ from alray.selection import Picks
 
 T = TypeVar("T")
 
-PICKS, LABELS, HEAD = "picks.parquet", "labels.parquet", "head.safetensors"
-TRAINED, METRICS, COST, RECORD = "trained.json", "metrics.json", "cost.json", "round.json"
-HASHED = (PICKS, LABELS, HEAD, TRAINED)
+PICKS, SELECTION, LABELS, HEAD = "picks.parquet", "selection.json", "labels.parquet", "head.safetensors"
+SWITCH, TRIAL, ALIGNED = "switch.json", "trial.json", "aligned.json"
+FORECAST, TRAINED, METRICS, COST, RECORD = "forecast.json", "trained.json", "metrics.json", "cost.json", "round.json"
+HASHED = (PICKS, LABELS, SWITCH, TRIAL, ALIGNED, HEAD, FORECAST, TRAINED)
 """Files whose sha256 is in round.json."""
+
+RANDOM = ("initial", "control")
+"""Reasons of picks that were drawn at random."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,38 @@ class Round:
                 f"{self.uri(piece)} is not readable as what alray wrote there ({e}). Nothing was overwritten: "
                 "restore this file from a copy, or start a new run."
             ) from e
+
+
+def drawn(ledger: Ledger, upto: int) -> dict[str, int]:
+    """Return the round of every row that was drawn at random up to round `upto`: only these represent the pool."""
+    found: dict[str, int] = {}
+    for number in range(upto + 1):
+        round = Round(ledger, number)
+        if round.has(PICKS):
+            picks = round.picks()
+            reasons = zip(picks.ids, picks.reasons, strict=True)
+            found |= {str(i): number for i, reason in reasons if reason in RANDOM}
+    return found
+
+
+def aligned(ledger: Ledger, upto: int) -> tuple[int, str] | None:
+    """Return the last round up to `upto` whose alignment was accepted, and its checkpoint; None before the first."""
+    for number in range(upto, -1, -1):
+        round = Round(ledger, number)
+        if round.has(ALIGNED) and (made := round.json(ALIGNED))["accepted"]:
+            return number, storage.join(round.uri(made["folder"]), made["checkpoint"])
+    return None
+
+
+def unseen(ledger: Ledger, upto: int, train: Collection[str], labelled: Iterable[str]) -> list[str]:
+    """Return which labelled rows were drawn at random and are new to the backbone in force in round `upto`.
+
+    A pre-trained backbone has seen no label. A fine-tuned one has seen those that trained in the round that made it.
+    """
+    made = aligned(ledger, upto)
+    known = set() if made is None else set(Round(ledger, made[0]).labels().mapping()) & set(train)
+    random = drawn(ledger, upto)
+    return [i for i in labelled if i in random and i not in known]
 
 
 def closed(ledger: Ledger) -> list[Round]:

@@ -38,6 +38,11 @@ class Picks:
         order = sorted(range(len(ids)), key=lambda i: (-scores[i], ids[i]))
         return Picks(as_ids([ids[i] for i in order]), scores[order], tuple(reasons[i] for i in order))
 
+    def then(self, others: Picks) -> Picks:
+        """Return these picks and after them `others`, whose scores, of another strategy, become −∞: they have none."""
+        scores = np.concatenate([self.scores, np.full(len(others), -np.inf, dtype=np.float32)])
+        return Picks.ranked(np.concatenate([self.ids, others.ids]), scores, self.reasons + others.reasons)
+
     def __len__(self) -> int:
         return len(self.ids)
 
