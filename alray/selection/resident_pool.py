@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -23,9 +23,10 @@ from alray import seeds
 from alray.config import Config
 from alray.errors import LabelsError, StrategyError
 from alray.features import FeatureSet
+from alray.ops.moments import Coordinates, Moments
 from alray.pool.quarantine import Quarantine, Unreadable
 from alray.runtime import Runtime, one_thread
-from alray.selection import central, coreset, shortlisted
+from alray.selection import central, coreset, shortlisted, statistics
 from alray.selection.clusters import medoids
 from alray.selection.picks import Picks, Reason
 from alray.selection.resident import BadRows, Exclusion, Resident, Scan, bad_rows, find_rows, unscored_rows
@@ -70,6 +71,7 @@ class ResidentPool:
         self.features, self.runtime = features, runtime
         self.numbers = [shard.number for shard in features.shards]
         self.held = runtime.hold(Resident, features.shards, stage="scan")
+        self._coordinates: Coordinates | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -104,6 +106,24 @@ class ResidentPool:
         keep = np.argsort(found.astype(str), kind="stable")
         keep = keep[fine[keep]]
         return Table(found[keep], {"features": torch.from_numpy(features_ND[keep])})
+
+    def moments(self, labels: Mapping[str, str], classes: Sequence[str]) -> Moments:
+        """Return the moments of the labelled rows, their labels numbered by `classes`; rows in quarantine are left out.
+
+        Raises LabelsError when an id is not in the pool, or a label not among the classes.
+        """
+        found, moments = statistics.labelled_moments(self.held, labels, classes)
+        if found < len(labels):
+            self.rows(labels)  # raises, and names the missing ids
+        if moments.rows < found:
+            log.warning("%d labelled rows cannot be read and are no evidence", found - moments.rows)
+        return moments
+
+    def coordinates(self) -> Coordinates:
+        """Return the sums of each coordinate over every row that can be read; summed once, then remembered."""
+        if self._coordinates is None:
+            self._coordinates = statistics.pool_coordinates(self.held)
+        return self._coordinates
 
     def select(
         self,
