@@ -238,10 +238,9 @@ def _drop_classifier(body: nn.Module, *, thousand: bool) -> str | None:
 
     That is the last layer of torchvision's thousand outputs (SqueezeNet's is a convolution); in other models, `fc`.
     """
+    name: str | None = "fc" if isinstance(getattr(body, "fc", None), nn.Linear) else None
     if thousand:
         name = [n for n, layer in body.named_modules() if _outputs(layer) == 1000][-1]
-    else:
-        name = "fc" if isinstance(getattr(body, "fc", None), nn.Linear) else None
     if name is not None:
         parent, _, last = name.rpartition(".")
         setattr(body.get_submodule(parent), last, nn.Identity())

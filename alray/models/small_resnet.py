@@ -74,6 +74,6 @@ def _stage(before: int, width: int, blocks: int, *, stride: int) -> nn.Module:
 def _resnet18() -> nn.Module:
     from torchvision.models import resnet18
 
-    model = resnet18(weights=None, num_classes=CLASSES)
+    model: nn.Module = resnet18(weights=None, num_classes=CLASSES)
     model.conv1, model.maxpool = _stem(64), nn.Identity()
     return model
