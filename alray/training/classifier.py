@@ -83,8 +83,9 @@ def build(body: Backbone, classes: int, start: tuple[np.ndarray, np.ndarray] | N
 
 
 def snapshot(model: Classifier) -> State:
-    """Return a copy of the weights as they are now, on the CPU."""
-    return {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}
+    """Return a copy of the weights as they are now, on the CPU and in the order of their shapes."""
+    plain = torch.contiguous_format
+    return {name: tensor.detach().cpu().clone(memory_format=plain) for name, tensor in model.state_dict().items()}
 
 
 def save(

@@ -2,7 +2,7 @@
 
 The gradient of a step is that of the whole global batch, whatever the number of workers: each worker sums its rows'
 losses, divides by the rows of the global batch and multiplies by the number of workers, because the wrapped module
-averages over them. Batch norm is the exception: each worker normalises by its own rows.
+averages over them. Batch norm is the exception on CPUs: each worker normalises by its own rows.
 """
 
 from __future__ import annotations
@@ -21,15 +21,17 @@ import numpy as np
 import torch
 import torch.distributed
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from alray import seeds
+from alray.errors import ModelError
 from alray.models import backbone as backbones
 from alray.models import transform
 from alray.models.backbone import BackboneConfig
 from alray.runtime import Worker
-from alray.training import classifier, plan
-from alray.training.classifier import Classifier, Progress
+from alray.training import classifier, descent, plan
+from alray.training.classifier import Progress
+from alray.training.descent import Descent
 from alray.training.plan import Index
 from alray.training.probe import row_weights
 from alray.training.rows import PictureCache, Rows
@@ -83,10 +85,11 @@ class Tuner:
                 self.progress, optimiser_state, self.best = classifier.restore(
                     folder, self.model, holdout=job.holdout is not None
                 )
+        self.model = descent.placed(self.model, worker)
         self.wrapped = worker.wrap(self.model)
-        self.optimiser = _optimiser(job.settings, self.model)
+        self.descent = Descent(job.settings, self.model)
         if optimiser_state is not None:
-            self.optimiser.load_state_dict(dict(optimiser_state))
+            self.descent.optimiser.load_state_dict(dict(optimiser_state))
         shrink = self.model.body.transform.shrink
         self.pictures = PictureCache(job.rows, shrink, job.settings.cache_bytes)
         self.held_out = PictureCache(job.holdout, shrink, job.settings.cache_bytes) if job.holdout else None
@@ -101,11 +104,12 @@ class Tuner:
         for window in plan.windows(shares, WINDOW_ROWS):
             found = self.pictures.load(np.concatenate(window))
             for part in window:
-                self._set_lr(epoch * len(batches) + step, job.settings.epochs * len(batches))
+                self.descent.set_rates(epoch, epoch * len(batches) + step, job.settings.epochs * len(batches))
                 sums += self._step(epoch, part, found, rows=len(batches[step]))
                 self._note(epoch, step, part)
                 step += 1
         loss, right, rows = self._summed(sums).tolist()
+        self._refuse_divergence(epoch, loss)
         metrics = {
             "epoch": epoch + 1, "loss": loss / max(rows, 1), "train_accuracy": right / max(rows, 1), "rows": int(rows),
             "steps": step, "unreadable": len(job.rows) - int(rows), **self._evaluate(),
@@ -115,6 +119,16 @@ class Tuner:
             log.info("epoch %d of %d: %s", epoch + 1, job.settings.epochs, metrics)
         return metrics
 
+    def _refuse_divergence(self, epoch: int, loss: float) -> None:
+        """Raise ModelError when loss or weights are NaN or infinite, on every worker alike."""
+        if math.isfinite(loss) and all(bool(torch.isfinite(weight).all()) for weight in self.model.parameters()):
+            return
+        settings = self.job.settings
+        raise ModelError(
+            f"The training diverged in epoch {epoch + 1} of {settings.epochs} at `lr` {settings.lr:g}: the loss is "
+            f"{loss:g}, and not all weights are finite. Lower `lr` and `head_lr` of the recipe, or set its `clip_norm`."
+        )
+
     def save(self, folder: Path) -> None:
         """Write this epoch's checkpoint into a local folder."""
         classifier.save(
@@ -123,7 +137,7 @@ class Tuner:
             self.job.classes,
             best=self.best,
             progress=self.progress,
-            optimiser=self.optimiser.state_dict(),
+            optimiser=self.descent.optimiser.state_dict(),
             seed=self.job.seed,
         )
 
@@ -131,26 +145,34 @@ class Tuner:
         """Take one step on this worker's part of a global batch of `rows`; return its sums of loss, right, rows."""
         index = [i for i in part.tolist() if i in found]
         self.wrapped.train()
-        with _quiet_norms(self.model, len(index) < 2), self._autocast():
+        with descent.quiet_norms(self.model, self._quiet(len(index), rows)), self._autocast():
             logits = self.wrapped(self._augmented(epoch, index, found)).float()
         target = torch.from_numpy(self.job.rows.target_M[index]).to(logits.device)
         smoothing = self.job.settings.label_smoothing
         loss_B = F.cross_entropy(logits[: len(index)], target, reduction="none", label_smoothing=smoothing)
         share = (loss_B * self.weight_M[index].to(logits.device)).sum() / rows * self.worker.world
-        self.optimiser.zero_grad()
+        self.descent.optimiser.zero_grad()
         (share + 0.0 * logits.sum()).backward()
-        self.optimiser.step()
+        self.descent.step()
         right = (logits[: len(index)].argmax(1) == target).sum()
         return torch.tensor([float(loss_B.detach().sum()), float(right), len(index)], dtype=torch.float64)
+
+    def _quiet(self, mine: int, rows: int) -> bool:
+        """Say whether batch norm uses its running statistics in a step: one row has none of its own.
+
+        Where the workers share statistics they must agree on it, so there it goes by the rows of the global batch.
+        """
+        few = rows < 2 * self.worker.world if descent.synchronises(self.worker) else mine < 2
+        return few or self.job.settings.freeze_norms
 
     def _augmented(self, epoch: int, index: list[int], found: Mapping[int, Tensor]) -> Tensor:
         """Return the pictures of a step on the device; a worker without rows takes part with a blank one."""
         steps, kind, job = self.model.body.transform, self.job.settings.augmentation, self.job
         if not index:
-            return torch.zeros(1, 3, steps.crop, steps.crop, dtype=torch.uint8, device=self.worker.device)
+            return self._sent(torch.zeros(1, 3, steps.crop, steps.crop, dtype=torch.uint8))
         streams = [transform.stream_of(job.seed, epoch, job.rows.ids[i]) for i in index]
         pixels = [steps.augment(found[i], kind, stream) for i, stream in zip(index, streams, strict=True)]
-        return torch.stack(pixels).to(self.worker.device)
+        return self._sent(torch.stack(pixels))
 
     @torch.no_grad()
     def _evaluate(self) -> dict[str, float]:
@@ -167,7 +189,7 @@ class Tuner:
                 continue
             pixels = torch.stack([self.model.body.transform.centre(picture) for picture in found.values()])
             with self._autocast():
-                logits = self.model(pixels.to(self.worker.device)).float().cpu()
+                logits = self.model(self._sent(pixels)).float().cpu()
             target = torch.from_numpy(rows.target_M[list(found)])
             right = (logits.argmax(1) == target).sum()
             nll = F.cross_entropy(logits.double(), target, reduction="sum")
@@ -189,9 +211,10 @@ class Tuner:
         torch.distributed.all_reduce(total)
         return total.cpu()
 
-    def _set_lr(self, step: int, steps: int) -> None:
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.job.settings.lr * 0.5 * (1 + math.cos(math.pi * step / steps))
+    def _sent(self, pictures: Tensor) -> Tensor:
+        """Return uint8 pictures [B, 3, S, S] on the device, laid out as the model is."""
+        last = self.worker.device.type == "cuda"
+        return pictures.to(self.worker.device, memory_format=torch.channels_last if last else torch.preserve_format)
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast("cuda", torch.bfloat16, enabled=self.worker.device.type == "cuda")
@@ -202,23 +225,6 @@ class Tuner:
         line = {"epoch": epoch + 1, "step": step, "ids": [self.job.rows.ids[i] for i in part.tolist()]}
         with open(Path(self.job.trace) / f"rank-{self.worker.rank}.jsonl", "a", encoding="utf-8") as out:
             out.write(json.dumps(line) + "\n")
-
-
-def _optimiser(settings: TuneSettings, model: Classifier) -> torch.optim.Optimizer:
-    if settings.optimizer == "adamw":
-        return torch.optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
-    return torch.optim.SGD(
-        model.parameters(), lr=settings.lr, momentum=settings.momentum, weight_decay=settings.weight_decay
-    )
-
-
-@contextmanager
-def _quiet_norms(model: nn.Module, quiet: bool) -> Iterator[None]:
-    """Let batch norm use its running statistics for a step: one row has none of its own."""
-    norms = [m for m in model.modules() if quiet and isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    for norm in norms:
-        norm.eval()
-    yield
 
 
 @contextmanager

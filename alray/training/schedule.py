@@ -8,8 +8,7 @@ from typing import Literal
 
 Falling = Literal["cosine", "cosine_7_16"]
 
-GAMMA = 0.1
-"""What a learning rate is multiplied by at each milestone."""
+Schedule = Literal["cosine", "cosine_7_16", "steps", "constant"]
 
 
 def falling(name: Falling, step: int, steps: int) -> float:
@@ -21,6 +20,6 @@ def falling(name: Falling, step: int, steps: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def staircase(epoch: int, milestones: Sequence[int]) -> float:
-    """Return the factor of epoch 0, 1, …: GAMMA for each milestone that as many epochs have reached."""
-    return GAMMA ** sum(epoch >= milestone for milestone in milestones)
+def staircase(epoch: int, milestones: Sequence[int], gamma: float) -> float:
+    """Return the factor of epoch 0, 1, …: `gamma` once for each milestone that as many epochs have reached."""
+    return gamma ** sum(epoch >= milestone for milestone in milestones)

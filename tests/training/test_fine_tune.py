@@ -258,3 +258,17 @@ def test_the_run_of_a_round_is_named_by_what_it_trains_on(given):
     wider = Job(FineTune(workers=3), NET, tuple(CLASSES), rows_of.locate(given), None, None, seed=0)
     other = Job(FineTune(), NET, tuple(CLASSES), rows_of.locate(given), None, None, seed=1)
     assert fine_tune._digest(job) == fine_tune._digest(wider) != fine_tune._digest(other)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"lr": 0.1}, {"head_lr": 0.1}, {"nesterov": True}, {"schedule": "constant"}, {"schedule": "cosine_7_16"},
+        {"schedule": "steps", "milestones": [2]}, {"gamma": 0.5}, {"clip_norm": 1.0}, {"freeze_norms": True},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_run_with_another_recipe_never_resumes_this_one(given, change):
+    rows = rows_of.locate(given)
+    one, other = (Job(FineTune(**c), NET, tuple(CLASSES), rows, None, None, seed=0) for c in ({}, change))
+    assert fine_tune._digest(one) != fine_tune._digest(other)

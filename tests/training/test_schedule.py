@@ -22,6 +22,6 @@ def test_cosine_7_16_falls_from_one_to_a_fifth() -> None:
     assert factors == sorted(factors, reverse=True)
 
 
-def test_the_staircase_takes_a_tenth_at_each_milestone() -> None:
-    assert [schedule.staircase(epoch, [2, 3]) for epoch in range(5)] == pytest.approx([1, 1, 0.1, 0.01, 0.01])
-    assert schedule.staircase(99, []) == 1.0
+def test_the_staircase_takes_its_factor_at_each_milestone() -> None:
+    assert [schedule.staircase(epoch, [2, 3], 0.1) for epoch in range(5)] == pytest.approx([1, 1, 0.1, 0.01, 0.01])
+    assert schedule.staircase(99, [], 0.1) == 1.0
