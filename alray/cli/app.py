@@ -15,7 +15,7 @@ from typing import NoReturn
 import typer
 
 from alray import log
-from alray.cli import check, features, run, select, status
+from alray.cli import check, features, report, run, select, status
 from alray.errors import AlrayError
 
 app = typer.Typer(
@@ -26,7 +26,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (run.run, select.select, features.features, status.status, check.check):
+for command in (run.run, select.select, features.features, status.status, report.report, check.check):
     app.command()(command)
 
 

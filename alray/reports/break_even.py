@@ -81,7 +81,7 @@ def break_even_map(
 def break_even_label_price(one: Need, other: Need, prices: Prices) -> float | None:
     """Return the label price at which both cost the same.
 
-    It is (compute dollars of one − those of the other) / (labels of the other − those of one), and None where that is not
+    It is (compute dollars of one − those of the other) / (labels of the other − those of one). None where that is not
     above 0: one of them is cheaper at every price, or they need equally many labels.
     """
     saved = other.labels - one.labels
