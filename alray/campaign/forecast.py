@@ -27,7 +27,7 @@ class ForecastConfig(Config):
 
     target: float | None = Field(None, gt=0, lt=1)  # accuracy whose price is forecast
     level: float = Field(0.9, gt=0, lt=1)  # chance that the accuracy is within the interval
-    rounds: list[int] = [1, 2, 5]  # rounds ahead
+    rounds: list[int] = Field([1, 2, 5])  # rounds ahead
     reach: float = Field(4.0, gt=1, le=20)  # say nothing beyond this multiple of the labels so far
 
     @field_validator("rounds")
@@ -107,7 +107,7 @@ def forecast(
     curve = _curve(config, estimates)
     if curve is None:
         why = "No forecast yet: it takes the estimates of two rounds with different numbers of labels."
-        empty = {"now": None, "next": None, "rounds": [], "target": None}
+        empty: dict[str, Any] = {"now": None, "next": None, "rounds": [], "target": None}
         return {"schema": 1, "level": config.level, **empty, "sentences": [why]}
     last = estimates[-1]
     outlook = Outlook(curve, last["labels"], last["fitted"] / last["labels"], tuple(coming), rates, config)

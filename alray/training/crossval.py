@@ -1,4 +1,4 @@
-"""The estimate of a round: how good a head fitted on its labels is, measured on labelled rows that were drawn at random.
+"""The estimate of a round: how good a head fitted on its labels is, measured on labelled rows drawn at random.
 
 Rows that a strategy picked are the hard ones, and a head is no judge of rows that it was fitted on. So each row is
 scored by a head that was fitted without its fold, and only randomly drawn rows are scored. The test set is not looked

@@ -1,0 +1,103 @@
+"""When a campaign stops, and what it says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from alray.campaign.stopping import PlateauConfig, StoppingConfig, decide
+from alray.config import parse
+from alray.errors import ConfigError
+
+
+def record(accuracy: float | None = None, dollars: float = 2.5, since: int = 0, **more: Any) -> dict[str, Any]:
+    estimate = None if accuracy is None else {"accuracy": accuracy, "se": 0.01, "rows": 300, "since": since}
+    return {"cost": {"dollars": dollars}, "estimate": estimate, **more}
+
+
+def after(gain: float, dollars: float) -> dict[str, Any]:
+    return record(0.8, forecast={"next": {"gain": gain, "dollars": dollars}})
+
+
+def test_no_rule_no_stop() -> None:
+    assert decide(StoppingConfig(), [record(0.999) for _ in range(50)]) is None
+    everything = StoppingConfig(rounds=1, dollars=1, accuracy=0.1, dollars_per_point=1, plateau=PlateauConfig())
+    assert decide(everything, []) is None
+
+
+def test_rounds() -> None:
+    config = StoppingConfig(rounds=2)
+    assert decide(config, [record()]) is None
+    assert decide(config, [record(), record()]) == "2 rounds done: `stopping.rounds` is 2."
+    assert decide(StoppingConfig(rounds=1), [record()]) == "1 round done: `stopping.rounds` is 1."
+
+
+def test_dollars_are_labels_and_compute() -> None:
+    config = StoppingConfig(dollars=1005)
+    assert decide(config, [record(dollars=1004.99)]) is None
+    said = "Labels and compute cost $1,005.00 so far: `stopping.dollars` is 1005."
+    assert decide(config, [record(dollars=1000), record(dollars=5)]) == said
+
+
+def test_an_accuracy_has_to_be_nearly_certain() -> None:
+    config = StoppingConfig(accuracy=0.95)
+    assert decide(config, [record(0.96)]) is None  # 0.96 − 1.28 × 0.01 is below 0.95
+    assert decide(config, [record(0.97), record()]) is None  # no estimate in the last round
+    assert decide(config, [record(0.9629)]) == (
+        "The accuracy is estimated at 96.3%, and is at least 95.0% with 90% confidence (300 rows drawn at random): "
+        "`stopping.accuracy` is 0.95."
+    )
+
+
+def test_the_accuracy_on_the_test_set_is_not_looked_at() -> None:
+    tested = {**record(0.5), "accuracy": 1.0}
+    assert decide(StoppingConfig(accuracy=0.6, plateau=PlateauConfig(rounds=1)), [tested]) is None
+
+
+def test_a_point_of_accuracy_may_cost_too_much() -> None:
+    config = StoppingConfig(dollars_per_point=4)
+    assert decide(config, [after(0.01, 4.0)]) is None
+    assert decide(config, [after(0.0025, 2.5)]) == (
+        "The next round is forecast to buy 0.25 points of accuracy for $2.50: `stopping.dollars_per_point` is 4."
+    )
+    assert decide(config, [after(0.0, 2.5)]) is not None
+    assert decide(config, [after(0.0, 0.0)]) is None  # costs nothing
+    assert decide(config, [record(0.8), record(0.8, forecast={"next": None})]) is None
+
+
+def test_a_plateau() -> None:
+    config = StoppingConfig(plateau=PlateauConfig(rounds=2, gain=0.01))
+    flat = [record(a) for a in (0.5, 0.8, 0.79, 0.805)]
+    assert decide(config, flat) == (
+        "In the last 2 rounds the best estimate of the accuracy rose by 0.50 points: `stopping.plateau` asks for 1.00."
+    )
+    assert decide(config, flat[:3]) is None  # 0.5 → 0.8 is among the last two
+    assert decide(config, flat[1:3]) is None  # too few
+    fell = decide(config, [record(a) for a in (0.8, 0.7, 0.6)])
+    assert fell is not None and "rose by 0.00 points" in fell
+    assert decide(config, [record(0.5), record(), record(0.505), record(0.506)]) is not None  # of three estimates
+
+
+def test_new_features_begin_a_new_plateau() -> None:
+    config = StoppingConfig(plateau=PlateauConfig(rounds=2, gain=0.01))
+    updated = [record(a) for a in (0.8, 0.8, 0.8)] + [record(0.7, since=3), record(0.7, since=3)]
+    assert decide(config, updated) is None
+    assert decide(config, [*updated, record(0.7, since=3)]) is not None
+
+
+@pytest.mark.parametrize(
+    ("raw", "said"),
+    [
+        ({"rounds": 0}, "rounds: is 0 (expected a whole number"),
+        ({"dollars": 0}, "dollars: is 0 (expected a finite number"),
+        ({"accuracy": 95}, "accuracy: is 95 (expected a finite number"),
+        ({"dollars_per_point": -1}, "dollars_per_point: is -1"),
+        ({"plateau": {"rounds": 0}}, "plateau.rounds: is 0"),
+        ({"gain_per_dollar": 1}, "gain_per_dollar: unknown key"),
+    ],
+)
+def test_mistakes_are_named(raw: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        parse(raw, StoppingConfig)
+    assert said in str(raised.value)
