@@ -10,11 +10,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from pydantic import Field
 
-from alray.config import Config, family
+from alray.config import Config, Family
 from alray.proxy.evidence import Evidence
 from alray.proxy.trend import Point, flat_rounds, growing, labels_until, slopes
 
@@ -153,17 +153,36 @@ class LogmePed(SwitchRule):
 SWITCHES: Mapping[str, type[SwitchRule]] = {"always": Always, "at": At, "logme_ped": LogmePed, "off": Off}
 """The rules by name."""
 
-SwitchFamily = family(SwitchRule, SWITCHES)
-
 
 def from_words(value: Any) -> Any:
-    """Return what `switch:` says in the form that the family reads.
+    """Return what `switch:` says in the form that a family reads.
 
-    YAML reads a bare `off` as false, and `{at: 500}` names its rule by its key; everything else is left as it is.
+    YAML reads a bare `off` as false, and `{at: 500}` names its rule by its key; everything else is left as it is. A
+    setting of this family calls it before validation, since settings refuse a false that is not meant as a boolean.
     """
     if value is False:
         return {"name": "off"}
-    if isinstance(value, Mapping) and "at" in value and "name" not in value:
+    if not isinstance(value, Mapping):
+        return value
+    if value.get("name") is False:
+        return {**value, "name": "off"}
+    if "at" in value and "name" not in value:
         rest = {key: inner for key, inner in value.items() if key != "at"}
         return {"name": "at", "labels": value["at"], **rest}
     return value
+
+
+class _Rules(Family[SwitchRule]):
+    """The family of rules, which finds them by the short words too: a mistake inside them then names its setting."""
+
+    def build(self, value: object, *, at: str = "") -> SwitchRule:
+        return super().build(from_words(value), at=at)
+
+    def section(self, value: object) -> type[SwitchRule] | None:
+        return super().section(from_words(value))
+
+    def _validate(self, value: object) -> SwitchRule:
+        return super()._validate(from_words(value))
+
+
+SwitchFamily = _Rules(cast(Any, SwitchRule), SWITCHES, "name", None, {})
