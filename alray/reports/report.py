@@ -112,7 +112,9 @@ def report(
     baselines = {g.name: baseline_of(g, groups, baseline) for g in groups}
     needs = _needs(groups, goal)
     if goal is not None and not needs:
-        notes.append(f"No group reaches {goal:g}: there is no cost of it, and no map.")
+        notes.append(
+            f"No curve has {goal:g} between its first and its last budget: there is no cost of it, and no map."
+        )
     return Report(
         groups=[_group_row(g) for g in groups],
         budgets=[row for g in groups for row in _budget_rows(g, references[g.name])],

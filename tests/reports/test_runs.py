@@ -1,0 +1,99 @@
+"""Runs are found by folder, glob and parent; a curve is over labels paid for, its hours until they were asked for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from campaigns import settings, write_pool
+
+from alray import campaign
+from alray.errors import RunError
+from alray.reports.runs import find, read
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write a pool and run two small campaigns on it."""
+    folder = tmp_path_factory.mktemp("runs-data")
+    write_pool(folder)
+    for strategy in ("margin", "random"):
+        campaign.run(settings(folder, folder / f"runs/{strategy}", f"strategy={strategy}"))
+    return folder
+
+
+def stages(data: Path, run: str, number: int) -> dict[str, float]:
+    """Return the seconds of each stage of a round, as its cost file has them."""
+    found = json.loads((data / f"runs/{run}/rounds/{number:04d}/cost.json").read_text())["stages"]
+    return {name: spent["seconds"] for name, spent in found.items()}
+
+
+def test_runs_are_found_once_however_they_are_named(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    both = [str(data / "runs/margin"), str(data / "runs/random")]
+    assert find([str(data / "runs")]) == find([str(data / "runs/*")]) == find([*both, str(data / "runs")]) == both
+    monkeypatch.chdir(data)
+    assert find(["runs/mar*", "runs/margin", "./runs/margin/"]) == both[:1]
+
+
+@pytest.mark.parametrize("word", [".", "none", "none*", "runs/margin/rounds"])
+def test_where_no_run_is_it_is_said(data: Path, monkeypatch: pytest.MonkeyPatch, word: str) -> None:
+    monkeypatch.chdir(data)
+    with pytest.raises(RunError, match=r"There is no run in .*, nor in a folder of it: none has a run.json"):
+        find([word])
+    with pytest.raises(RunError, match=r"There is no run in none: it has no settings"):
+        read("none")
+
+
+def test_a_run_as_its_folder_tells_it(data: Path) -> None:
+    run, status = read(str(data / "runs/margin")), campaign.status(str(data / "runs/margin"))
+    assert run.curve.labels_P.tolist() == [row["labels_so_far"] for row in status.per_round] == [12, 18, 21]
+    assert run.curve.accuracy_P.tolist() == status.accuracy
+    assert (run.labels, run.label_dollars, run.state) == (21, pytest.approx(2.1), "done")
+    assert (run.seed, run.key[:2]) == (0, ("svpp", "margin"))
+    assert (run.prices.label, run.prices.cpu_hour) == (0.1, 1.0)
+    assert run.total.wall * 3600 == pytest.approx(sum(row["seconds"] for row in status.per_round), abs=0.01)
+
+
+def test_the_hours_of_a_budget_end_where_its_labels_are_asked_for(data: Path) -> None:
+    first, second, third = (stages(data, "margin", number) for number in range(3))
+    spent = sum(first.get(name, 0) for name in ("features", "load", "select"))
+    expected = [spent]
+    for before, after in ((first, second), (second, third)):
+        spent += sum(before.get(name, 0) for name in ("evidence", "align", "fit"))
+        spent += sum(after.get(name, 0) for name in ("load", "select"))
+        expected.append(spent)
+    assert (read(str(data / "runs/margin")).curve.hours_P3[:, 0] * 3600).tolist() == pytest.approx(expected, abs=1e-9)
+
+
+def test_sampling_is_what_the_status_says_but_for_the_last_rounds_fit(data: Path) -> None:
+    rows = campaign.status(str(data / "runs/margin")).per_round
+    if "sampling_seconds" not in rows[0]:
+        pytest.skip("this status does not tell sampling apart")
+    spent = sum(row["sampling_seconds"] for row in rows) - stages(data, "margin", 2).get("fit", 0)
+    assert read(str(data / "runs/margin")).curve.hours_P3[-1, 0] * 3600 == pytest.approx(spent, abs=0.005)
+
+
+def test_a_random_draw_is_charged_for_its_draw_alone(data: Path) -> None:
+    drawn = [stages(data, "random", number)["select"] for number in range(3)]
+    found = read(str(data / "runs/random")).curve.hours_P3[:, 0] * 3600
+    assert found.tolist() == pytest.approx([sum(drawn[: n + 1]) for n in range(3)], abs=1e-9)
+
+
+def test_a_run_without_test_rows_is_refused_with_the_reason(data: Path, tmp_path: Path) -> None:
+    campaign.run(settings(data, tmp_path / "run", "budget.total=12", test=None))
+    with pytest.raises(RunError, match="has no test rows, so its accuracy was not measured"):
+        read(str(tmp_path / "run"))
+
+
+def test_a_run_without_a_finished_round_is_refused(data: Path, tmp_path: Path) -> None:
+    campaign.run(settings(data, tmp_path / "run", "budget.total=12"))
+    (tmp_path / "run/rounds/0000/round.json").unlink()
+    with pytest.raises(RunError, match=r"has no finished round yet. Run it on, or leave it out"):
+        read(str(tmp_path / "run"))
+
+
+def test_reading_writes_nothing(data: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in (data / "runs").rglob("*")}
+    read(str(data / "runs/margin"))
+    assert {path: path.stat().st_mtime_ns for path in (data / "runs").rglob("*")} == before
