@@ -1,4 +1,4 @@
-"""The loop of active learning: select, ask, label, fit, train, test; each line done once and committed.
+"""The loop of active learning: select, ask, label, align, fit, train, test; each line done once and committed.
 
 Running the same command again resumes from the first piece that is not in the ledger. Nothing here computes: each
 line of `_rounds` is a stage (`stages.py`) that returns what is committed, or does it and commits it.
@@ -44,10 +44,10 @@ def run(settings: Settings) -> Status:
 
 def _drive(
     settings: Settings, ledger: Ledger, material: Material, opened: Opened, attempt: int, refusal: str | None
-) -> State:
+) -> tuple[State, str]:
     with Stages(settings, ledger, material, opened, attempt) as do:
         do.place.refusal = refusal
-        return _rounds(do)
+        return _rounds(do), do.ending or ""
 
 
 def _rounds(do: Stages) -> State:
@@ -58,7 +58,9 @@ def _rounds(do: Stages) -> State:
         if not do.ask(round, picks):
             return "waiting"
         labels = do.label(round)
+        do.align(round, labels)
         head = do.fit(round, labels)
+        do.look_ahead(round, head, labels)
         model = do.train(round, head, labels)
         do.test(round, model)
         do.close(round)

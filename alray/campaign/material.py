@@ -13,9 +13,10 @@ import numpy as np
 
 from alray.campaign.ledger import Ledger
 from alray.campaign.settings import Settings, TestConfig
-from alray.errors import LabelsError, nearest
+from alray.errors import LabelsError, ModelError, nearest
 from alray.labelling import Labels, read_labels
 from alray.pool import Pool
+from alray.proxy.switch import Off
 from alray.table import Ids
 
 log = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ class Material:
         known = ledger.files("pool")
         before = ledger.read_json(known[-1]) if known else None
         pool = Pool.open(settings.pool, known=before)
-        settings.training.recipe.fits(pool, settings.head)
+        _refuse_unfit(settings, pool)
         test = open_test(settings.test, settings.classes) if settings.test else None
         given = read_labels(settings.labels) if settings.labels else Labels.of([])
         refuse_unnamed(given.mapping(), settings.classes, f"`labels` {settings.labels}")
@@ -61,6 +62,19 @@ class Material:
             _refuse_unknown(given, pool, settings.labels)
             ledger.commit_json(f"pool/{len(known) + 1:04d}.json", manifest)
         return Material(pool, test, given)
+
+
+def _refuse_unfit(settings: Settings, pool: Pool) -> None:
+    """Raise ModelError if the recipe, the regime or the pre-training asks for what the pool does not have."""
+    settings.training.recipe.fits(pool, settings.head)
+    wants = {"`regime: standard`": settings.regime == "standard", "`pretrain`": settings.pretrain is not None}
+    wants["`switch`"] = not isinstance(settings.switch, Off)
+    for what, wanted in wants.items():
+        if wanted and pool.kind == "features":
+            raise ModelError(
+                f"{what} trains a backbone, and the pool holds `features` and no pictures. Give a pool of pictures, or "
+                "set `regime: svpp` without `pretrain`."
+            )
 
 
 def open_test(config: TestConfig, classes: Sequence[str] | None = None) -> Test:

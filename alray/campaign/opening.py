@@ -20,7 +20,9 @@ from alray.campaign.ledger import Ledger
 from alray.campaign.settings import Settings
 from alray.errors import AlrayError, LedgerError, RunError
 
-LIVE = frozenset({"budget", "costs", "labeller", "runtime", "selection", "stopping", "storage", "strategy"})
+LIVE = frozenset(
+    {"budget", "costs", "forecast", "labeller", "runtime", "selection", "stopping", "storage", "strategy", "switch"}
+)
 """Settings that may change between two commands. All others, but for `run` itself, are frozen."""
 
 HOW = frozenset({"run", "runtime", "storage"})
@@ -44,7 +46,9 @@ def home(run: str) -> str:
 def digest(settings: Settings) -> str:
     """Return the config hash: of all settings that say what is done, wherever it is done."""
     raw = {k: v for k, v in _plain(settings).items() if k not in HOW}
-    del raw["features"]["path"]
+    for place in ("features", "pretrain"):
+        if raw[place] is not None:
+            del raw[place]["path"]
     return hashlib.sha256(yaml.safe_dump(raw, sort_keys=True).encode()).hexdigest()
 
 

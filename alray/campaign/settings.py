@@ -13,15 +13,19 @@ from pydantic import Field, field_validator, model_validator
 from alray import storage
 from alray.campaign.budget import BudgetConfig
 from alray.campaign.costs import CostsConfig
+from alray.campaign.forecast import ForecastConfig
+from alray.campaign.stopping import StoppingConfig
 from alray.config import Config, family
 from alray.features import FeaturesConfig
 from alray.labelling import LABELLERS, Labeller
 from alray.pool import PoolConfig
+from alray.proxy.switch import LogmePed, Off, SwitchFamily, SwitchRule, from_words
 from alray.runtime import RuntimeConfig
 from alray.selection import SelectionConfig
 from alray.strategies import Strategy
 from alray.strategies.registry import StrategyFamily
 from alray.training import RECIPES, HeadConfig, LinearProbe, Recipe
+from alray.training.pretrain import PretrainConfig
 
 LabellerFamily = family(Labeller, LABELLERS)
 RecipeFamily = family(Recipe, RECIPES)
@@ -44,12 +48,6 @@ class TrainingConfig(Config):
     holdout: float = Field(0.1, ge=0, lt=1)  # share of labelled rows that no model is trained on
 
 
-class StoppingConfig(Config):
-    """When to stop before the budget is spent."""
-
-    rounds: int | None = Field(None, ge=1)  # stop after this many rounds
-
-
 class StorageConfig(Config):
     """Where `s3://` is. Credentials come from the platform, never from here."""
 
@@ -67,15 +65,18 @@ class Settings(Config):
     labels: str | None = None  # labels that are there already, and not paid for
     test: TestConfig | None = None
     features: FeaturesConfig = Field(default_factory=FeaturesConfig)
+    pretrain: PretrainConfig | None = None  # train the backbone on the pool first, without labels
     head: HeadConfig = Field(default_factory=HeadConfig)
     strategy: Annotated[Strategy, StrategyFamily]
     selection: SelectionConfig = Field(default_factory=SelectionConfig)
     training: TrainingConfig = Field(default_factory=TrainingConfig)
-    regime: Literal["svpp"] = "svpp"  # select with a head on fixed features; deliver what `training.recipe` trains
+    regime: Literal["standard", "svpp", "asvp"] = "svpp"  # what selects: a fine-tuned network, or a proxy on features
+    switch: Annotated[SwitchRule, SwitchFamily] = Off()  # asvp: when to fine-tune and embed the pool again
     budget: BudgetConfig
     labeller: Annotated[Labeller, LabellerFamily]
     costs: CostsConfig = Field(default_factory=CostsConfig)
     stopping: StoppingConfig = Field(default_factory=StoppingConfig)
+    forecast: ForecastConfig = Field(default_factory=ForecastConfig)
     storage: StorageConfig = Field(default_factory=StorageConfig)
     runtime: RuntimeConfig = Field(default_factory=RuntimeConfig)
 
@@ -84,10 +85,35 @@ class Settings(Config):
     def _pool_by_its_path(cls, value: Any) -> Any:
         return {"path": value} if isinstance(value, str | list) else value
 
+    @field_validator("switch", mode="before")
+    @classmethod
+    def _switch_in_words(cls, value: Any) -> Any:
+        return from_words(value)
+
+    @model_validator(mode="after")
+    def _regime_fits(self) -> Self:
+        if self.regime != "asvp" and not isinstance(self.switch, Off):
+            raise ValueError(
+                f"`switch` is {self.switch.name}, and `regime` is {self.regime}, which has no switch: set it to asvp"
+            )
+        if isinstance(self.switch, LogmePed) and not self.budget.control and self.strategy.name != "random":
+            raise ValueError(
+                "`switch` is logme_ped, whose evidence is measured on rows drawn at random, and after round 0 none "
+                "are: set `budget.control`, the share of each round that is drawn at random, for example to 0.2"
+            )
+        if self.regime == "standard" and isinstance(self.training.recipe, LinearProbe):
+            raise ValueError(
+                "`regime` is standard, which trains the whole network in every round: set `training.recipe` to "
+                "fine_tune, lp_ft or auto"
+            )
+        return self
+
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        if self.budget.dollars is not None and self.costs.label == 0:
+        if self.budget.dollars is not None and not self.costs.dearest:
             raise ValueError("`budget.dollars` needs the price of a label: set `costs.label` above 0")
+        if (fault := self.costs.fault(self.classes)) is not None:
+            raise ValueError(fault)
         if self.budget.initial == 0 and self.labels is None:
             raise ValueError("`budget.initial` is 0 and there are no `labels`: the first head needs some. Give one")
         if self.classes is not None and len(set(self.classes)) < len(self.classes):

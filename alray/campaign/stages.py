@@ -8,7 +8,9 @@ from typing import Any, Self
 
 import numpy as np
 
-from alray.campaign import asking, budget, costs, delivery, rounds, splits
+from alray import storage
+from alray.campaign import alignment, asking, budget, costs, delivery, outlook, rounds, splits
+from alray.campaign.alignment import Case
 from alray.campaign.delivery import Model
 from alray.campaign.ledger import Ledger
 from alray.campaign.material import Material
@@ -21,9 +23,11 @@ from alray.errors import LabelsError, nearest
 from alray.labelling import Labels
 from alray.models import Head
 from alray.selection import Picks, Selection
+from alray.selection.picks import Reason
 from alray.strategies import Given, find
 from alray.table import as_ids
 from alray.training import fit_head
+from alray.training.classifier import HEAD_FILE
 from alray.training.probe import label_numbers
 
 log = logging.getLogger(__name__)
@@ -35,6 +39,7 @@ class Stages:
     def __init__(self, settings: Settings, ledger: Ledger, material: Material, opened: Opened, attempt: int) -> None:
         self.settings, self.ledger, self.material, self.opened = settings, ledger, material, opened
         self.place = Workplace(settings, ledger, material, attempt)
+        self.ending: str | None = None  # the stopping rule that holds, in words
 
     def __enter__(self) -> Self:
         return self
@@ -51,9 +56,11 @@ class Stages:
         done = rounds.closed(self.ledger)
         round = Round(self.ledger, len(done))
         self.place.round = round.number
+        self._stand(round.number - 1)
         if round.has(rounds.PICKS) or (not done and not self.settings.budget.initial):
             return round
-        return None if self._stopped(done) or self._spent(round.number) else round
+        self.ending = self._reason(done[-1]) if done else None
+        return None if self.ending or self._spent(round.number) else round
 
     def select(self, round: Round) -> Picks:
         """Return the round's picks: drawn at random in round 0, by the strategy and the last head after it."""
@@ -62,18 +69,32 @@ class Stages:
         wanted = self._allowance(round.number)
         if not wanted:
             return Picks(as_ids([]), np.zeros(0, dtype=np.float32), ())
-        scan, given = self.place.scan, self._given(round, wanted)
+        scan, known = self.place.scan, self._known()
         with self.place.meter.stage("select", round.number):
-            chosen: Selection = scan.select(
-                self.settings.strategy if round.number else find("random"),
-                given,
-                excluded=self._known(),
-                config=self.settings.selection,
-                reason="strategy" if round.number else "initial",
-            )
-            if len(chosen.picks):
-                round.commit_picks(chosen.picks)
-        return chosen.picks
+            picks = self._drawn(round, wanted, known)
+            if len(picks) < wanted and not self._random(round):
+                given, config = self._given(round, wanted - len(picks)), self.settings.selection
+                known |= {str(i) for i in picks.ids}
+                chosen: Selection = scan.select(self.settings.strategy, given, excluded=known, config=config)
+                picks = chosen.picks.then(picks)
+                self.ledger.note(round.name(rounds.SELECTION), chosen.report)
+            if len(picks):
+                round.commit_picks(picks)
+        return picks
+
+    def _random(self, round: Round) -> bool:
+        """Say whether all of a round's picks are drawn at random."""
+        return round.number == 0 or self.settings.strategy.name == "random"
+
+    def _drawn(self, round: Round, wanted: int, known: set[str]) -> Picks:
+        """Return the picks that are drawn at random: all, or the control arm (`budget.control`)."""
+        count = wanted if self._random(round) else self.settings.budget.controls(wanted)
+        if not count:
+            return Picks(as_ids([]), np.zeros(0, dtype=np.float32), ())
+        given = Given(budget=count, seed=self.settings.seed, round=round.number)
+        reason: Reason = "initial" if round.number == 0 else "control"
+        drawn: Selection = self.place.scan.select(find("random"), given, excluded=known, reason=reason)
+        return drawn.picks
 
     def ask(self, round: Round, picks: Picks) -> bool:
         """Ask for the picks' labels and collect; return whether all of them are answered."""
@@ -95,28 +116,35 @@ class Stages:
             round.commit(rounds.LABELS, labels.to_bytes())
         return round.labels()
 
+    def align(self, round: Round, labels: Labels) -> None:
+        """Bring the features up to date with the labels, where the regime says so, and stand on them from here on."""
+        if self.settings.regime != "svpp":
+            classes = tuple(self._classes(labels))
+            case = Case(self.place, round, self._split(labels), classes, last=self._last(round))
+            alignment.every_round(case) if self.settings.regime == "standard" else alignment.when_it_pays(case)
+        self._stand(round.number)
+
     def fit(self, round: Round, labels: Labels) -> Head:
-        """Return the round's head, fitted on the features of the labelled rows that train."""
+        """Return the round's head: the proxy, fitted on the features in force, or that of the fine-tuned network."""
         if not round.has(rounds.HEAD):
-            scan, train = self.place.scan, self._split(labels).train
-            with self.place.meter.stage("fit", round.number):
-                rows = scan.rows(train)
-                head: Head = scan.runtime.call(
-                    fit_head,
-                    self.settings.head,
-                    rows["features"].numpy(),
-                    [train[i] for i in rows.ids],
-                    self._classes(labels),
-                    self.settings.seed,
-                    stage="fit",
-                )
-                round.commit(rounds.HEAD, head.to_bytes())
+            head = self._own_head(round) if self.settings.regime == "standard" else self._proxy(round, labels)
+            round.commit(rounds.HEAD, head.to_bytes())
         return round.head()
+
+    def look_ahead(self, round: Round, head: Head, labels: Labels) -> None:
+        """Estimate how good the round's head is, and what more labels would buy."""
+        if not round.has(rounds.FORECAST):
+            found = outlook.estimate(self.place, round, self._split(labels), head)
+            round.commit(rounds.FORECAST, outlook.look(self.ledger, self.settings, round, found))
 
     def train(self, round: Round, head: Head, labels: Labels) -> Model:
         """Return the model that the round delivers: its head, or what the recipe made of the labelled rows."""
+        made = rounds.aligned(self.ledger, round.number)
+        if self.settings.regime == "standard":
+            assert made is not None
+            return Model(round.json(rounds.ALIGNED)["recipe"], head, made[1])
         if round.has(rounds.TRAINED) or delivery.trains(self.place, last=self._last(round)):
-            return delivery.train(self.place, round, head, self._split(labels))
+            return delivery.train(self.place, round, head, self._split(labels), updated=made is not None)
         return Model("head", head)
 
     def test(self, round: Round, model: Model) -> None:
@@ -125,40 +153,47 @@ class Stages:
             return
         test = self.material.test
         found = delivery.accuracy(self.place, round, model, test) if test else {"accuracy": None}
-        about = {"model": model.name, "features": self.place.features.version, "hardware": self.place.runtime.hardware}
+        standard = self.settings.regime == "standard"  # its head stands on the network that it was trained with
+        features = None if standard else self.place.features.version
+        about = {"model": model.name, "features": features, "hardware": self.place.runtime.hardware}
         round.commit(rounds.METRICS, {"schema": 1, **about, **found})
 
     def close(self, round: Round) -> None:
         """Add up what the round cost and write round.json, after which it is done."""
         if not round.has(rounds.COST):
-            paid = self.ledger.balance(round.number).paid
-            closed = costs.records(self.ledger, round.number)
-            round.commit(rounds.COST, costs.summary(closed, self.settings.costs, labels=paid))
+            round.commit(rounds.COST, outlook.bill(self.ledger, self.settings.costs, round))
         round.commit(rounds.RECORD, self._record(round))
         done = round.json(rounds.RECORD)
         log.info("round %d: %d labels, accuracy %s", round.number, done["labels"], done["accuracy"])
 
     # When to stop
 
-    def _stopped(self, done: list[Round]) -> bool:
-        return self.settings.stopping.rounds is not None and len(done) >= self.settings.stopping.rounds
+    def _reason(self, round: Round) -> str | None:
+        """Return the stopping rule that holds after a round, in words; None while none does."""
+        return outlook.reason_to_stop(self.ledger, self.settings, round.number)
 
     def _spent(self, number: int) -> bool:
         return not self._allowance(number) or len(self._known()) >= self.material.pool.rows
 
     def _last(self, round: Round) -> bool:
         """Say whether no round follows, as far as is known before the round's model is tested."""
+        if round.has(rounds.FORECAST):
+            return self._reason(round) is not None or self._spent(round.number + 1)
         return self.settings.stopping.rounds == round.number + 1 or self._spent(round.number + 1)
 
     def _allowance(self, number: int) -> int:
         """Return how many labels a round may ask for: what earlier rounds asked for is spent."""
-        closed = [r.json(rounds.COST) for r in rounds.closed(self.ledger)]
-        sent, price = self.ledger.balance().committed, self.settings.costs.label
-        unpriced = sent - sum(cost["labels"] for cost in closed)
-        dollars = sum(cost["label_dollars"] for cost in closed) + unpriced * price
-        return budget.allowance(self.settings.budget, round=number, label_price=price, sent=sent, dollars=dollars)
+        closed, prices = [r.json(rounds.COST) for r in rounds.closed(self.ledger)], self.settings.costs
+        dollars = costs.committed_dollars(self.ledger, closed, prices)
+        sent, dearest = self.ledger.balance().committed, prices.dearest
+        return budget.allowance(self.settings.budget, round=number, label_price=dearest, sent=sent, dollars=dollars)
 
     # What a round works with
+
+    def _stand(self, number: int) -> None:
+        """Work on the features that are in force after a round."""
+        found = rounds.aligned(self.ledger, number)
+        self.place.stand_on(None if found is None else found[1])
 
     def _known(self) -> set[str]:
         """Return the ids that may not be picked: labelled before, or asked for."""
@@ -180,6 +215,19 @@ class Stages:
             holdout=scan.rows(parts.holdout) if parts.holdout else None,
             backbone=self.settings.features.backbone,
         )
+
+    def _own_head(self, round: Round) -> Head:
+        checkpoint = delivery.checkpoint(round, round.json(rounds.ALIGNED))
+        return Head.load(storage.join(checkpoint, HEAD_FILE))
+
+    def _proxy(self, round: Round, labels: Labels) -> Head:
+        scan, train = self.place.scan, self._split(labels).train
+        with self.place.meter.stage("fit", round.number):
+            rows = scan.rows(train)
+            texts, classes = [train[i] for i in rows.ids], self._classes(labels)
+            arguments = (self.settings.head, rows["features"].numpy(), texts, classes, self.settings.seed)
+            head: Head = scan.runtime.call(fit_head, *arguments, stage="fit")
+            return head
 
     def _split(self, labels: Labels) -> Split:
         return splits.split(labels.mapping(), self.settings.seed, self.settings.training.holdout)
@@ -218,6 +266,9 @@ class Stages:
             "cost": cost,
             "model": tested["model"],
             "accuracy": tested["accuracy"],
+            "estimate": round.json(rounds.FORECAST)["estimate"],
+            "forecast": round.json(rounds.FORECAST),
+            "aligned": round.json(rounds.ALIGNED)["accepted"] if round.has(rounds.ALIGNED) else None,
             "sha256": round.hashes(),
             "answers": self.ledger.files("answers"),
             "costs": cost["files"],

@@ -21,8 +21,8 @@ State = Literal["running", "waiting", "done", "failed"]
 FILE = "state.json"
 
 
-def recorded(ledger: Ledger, opened: Opened, work: Callable[[str | None], State]) -> State:
-    """Run `work(refusal)` and record the state that it returns, or its failure.
+def recorded(ledger: Ledger, opened: Opened, work: Callable[[str | None], tuple[State, str]]) -> State:
+    """Run `work(refusal)` and record the state that it returns, with its reason, or its failure.
 
     `refusal` is why no workers may be asked for, if the last command with these settings failed for good.
     """
@@ -30,13 +30,13 @@ def recorded(ledger: Ledger, opened: Opened, work: Callable[[str | None], State]
     if refusal is None:
         write(ledger, "running", opened)
     try:
-        state = work(refusal)
+        state, message = work(refusal)
     except RunError:
         raise  # refused again, or the lease is lost and another driver says how the run is doing
     except (UserError, TrainingError) as error:
         write(ledger, "failed", opened, message=str(error))
         raise
-    write(ledger, state, opened)
+    write(ledger, state, opened, message=message)
     return state
 
 

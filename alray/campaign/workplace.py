@@ -1,4 +1,4 @@
-"""What stages work with: the workers, the features of pool and test rows, and the pool resident on the workers.
+"""What stages work with: the workers, the backbone in force, its features, and the pool resident on the workers.
 
 Each is opened when it is first needed and paid for as a stage of its own. A stage owns the cluster (decision 28): the
 resident pool is let go before pictures are embedded or a backbone is trained, and loaded again after.
@@ -13,11 +13,13 @@ from alray.campaign.ledger import Ledger
 from alray.campaign.material import Material
 from alray.campaign.settings import Settings
 from alray.errors import RunError
-from alray.features import FeatureSet, build
+from alray.features import FeaturesConfig, FeatureSet, build
+from alray.models.backbone import plain
 from alray.pool import Pool
 from alray.pool.quarantine import Quarantine
 from alray.runtime import Resources, Runtime, open_runtime
 from alray.selection import ResidentPool
+from alray.training.pretrain import pretrain
 
 
 class Workplace:
@@ -36,6 +38,8 @@ class Workplace:
         self.meter = Meter(ledger, attempt, self._held)
         self._open = ExitStack()
         self._runtime: Runtime | None = None
+        self._pretrained: FeaturesConfig | None = None
+        self._aligned: str | None = None  # checkpoint whose backbone is in force, in place of the pre-trained one
         self._features: FeatureSet | None = None
         self._test_features: FeatureSet | None = None
         self._scan: ResidentPool | None = None
@@ -51,10 +55,30 @@ class Workplace:
         return self._runtime
 
     @property
+    def pretrained(self) -> FeaturesConfig:
+        """The backbone that every training run starts from: as set, or pre-trained on the pool first."""
+        if self._pretrained is None:
+            self._pretrained = self._with_own_weights()
+        return self._pretrained
+
+    @property
+    def backbone(self) -> FeaturesConfig:
+        """The backbone in force: the pre-trained one, or the last that an alignment made."""
+        if self._aligned is None:
+            return self.pretrained
+        return self.pretrained.model_copy(update={"weights": self._aligned})
+
+    def stand_on(self, aligned: str | None) -> None:
+        """Work on the features of this checkpoint's backbone from here on; None: on those of the pre-trained one."""
+        if aligned != self._aligned:
+            self.release()
+            self._aligned, self._features, self._test_features = aligned, None, None
+
+    @property
     def features(self) -> FeatureSet:
-        """The features of the pool."""
+        """The features of the pool, by the backbone in force."""
         if self._features is None:
-            self._features = self._built(self.material.pool)
+            self._features = self._built(self.material.pool, "features")
         return self._features
 
     @property
@@ -62,7 +86,7 @@ class Workplace:
         """The features of the test rows, of which there must be some."""
         if self._test_features is None:
             assert self.material.test is not None
-            self._test_features = self._built(self.material.test.pool)
+            self._test_features = self._built(self.material.test.pool, "test")
         return self._test_features
 
     @property
@@ -86,14 +110,26 @@ class Workplace:
         self.release()
         self._open.close()
 
-    def _built(self, pool: Pool) -> FeatureSet:
-        runtime = self.runtime
+    def _built(self, pool: Pool, stage: str) -> FeatureSet:
+        runtime, backbone = self.runtime, self.settings.features
         if pool.kind != "features":
+            backbone = self.backbone
             self.release()
-        with self.meter.stage("features", self.round):
-            features = build(pool, self.settings.features, runtime, seed=self.settings.seed)
+        with self.meter.stage(stage, self.round):
+            features = build(pool, backbone, runtime, seed=self.settings.seed)
         features.quarantine.check(features.rows, self.settings.pool.max_quarantine)
         return features
+
+    def _with_own_weights(self) -> FeaturesConfig:
+        """Return the backbone's settings with the weights that `pretrain` makes of the pool, if it is set."""
+        features, own = self.settings.features, self.settings.pretrain
+        if own is None:
+            return features
+        runtime, pool = self.runtime, self.material.pool
+        self.release()
+        with self.meter.stage("pretrain", self.round):
+            made = pretrain(own.beside(features.path), pool, plain(features), runtime, seed=self.settings.seed)
+        return features.model_copy(update={"weights": made.checkpoint})
 
     def _keep_quarantine(self, found: Quarantine) -> None:
         """Stop if too much of the pool is unreadable; else keep the list of what is."""

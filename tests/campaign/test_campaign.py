@@ -88,7 +88,7 @@ def test_a_round_says_what_it_used_and_what_it_cost(data: Path, tmp_path: Path) 
     assert record["picks_digest"] == Round(ledger, 1).picks().digest()
     assert (record["model"], record["hardware"]) == ("head", runtimes.LocalRuntime().hardware)
     assert record["answers"] == ["answers/0000-0001.parquet", "answers/0001-0001.parquet"]
-    assert set(record["cost"]["stages"]) == {"select", "labels", "fit", "test"}
+    assert set(record["cost"]["stages"]) == {"select", "labels", "fit", "estimate", "test"}
     assert all(stage["seconds"] > 0 and stage["cpu_seconds"] > 0 for stage in record["cost"]["stages"].values())
     assert set(round_json(tmp_path / "run", 0)["cost"]["stages"]) >= {"workers", "features", "load"}
     assert len(record["config"]) == 64

@@ -102,7 +102,7 @@ def test_a_run_without_its_beginning_is_refused(data: Path, ledger: Ledger) -> N
         (["strategy=margn"], "Did you mean `margin`?"),
         (["training.recipe=lpft"], "Did you mean `lp_ft`?"),
         (["labeller=oracel"], "Did you mean `oracle`?"),
-        (["regime=asvp"], "regime"),
+        (["regime=proxy"], "regime"),
     ],
 )
 def test_settings_that_do_not_fit_together(data: Path, tmp_path: Path, overrides: list[str], said: str) -> None:

@@ -23,7 +23,7 @@ def test_a_campaign_ends_with_its_table(campaign: str, alray: Alray) -> None:
         ("2", "10", "30", "5.00"),
     ]
     assert lines[5][:2] == ["total", "30"] and lines[5][-1] == "15.00"
-    assert lines[6][0] == "done:"
+    assert any(line[0] == "done:" for line in lines[6:])
 
 
 def test_the_same_command_on_a_finished_run_changes_nothing(campaign: str, alray: Alray) -> None:

@@ -1,0 +1,119 @@
+"""How good the selecting model is by labels alone, and what more labels would buy: an estimate a round, and a forecast.
+
+The test set has no say in what a campaign does (decision 26), so accuracy is estimated on labelled rows: on those that
+were drawn at random, since rows picked by a strategy are harder than the pool, and that the model was not trained on.
+A proxy on frozen features is cross-validated; a fine-tuned network is too dear for that and is asked about its holdout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from alray.campaign import costs, delivery, rounds, stopping
+from alray.campaign import forecast as forecasts
+from alray.campaign.costs import CostsConfig
+from alray.campaign.ledger import Ledger
+from alray.campaign.rounds import ALIGNED, FORECAST, SWITCH, Round
+from alray.campaign.settings import Settings
+from alray.campaign.splits import Split
+from alray.campaign.workplace import Workplace
+from alray.models import Head
+from alray.training import TrainSet, crossval, evaluate
+from alray.training.crossval import Estimate
+
+Series = tuple[list[float], list[float], list[float]]
+"""Labels, estimated accuracy, its standard error: one entry a round."""
+
+
+def estimate(place: Workplace, round: Round, rows: Split, head: Head) -> dict[str, Any] | None:
+    """Return `training.crossval`'s numbers, `on` what they were measured, and `since` which round the features stand.
+
+    None where no labelled row was both drawn at random and kept from training.
+    """
+    labels = {**rows.train, **rows.holdout}
+    scored = rounds.unseen(round.ledger, round.number, rows.train, sorted(labels))
+    if not scored:
+        return None
+    standard = place.settings.regime == "standard"
+    found = _held_out(place, round, rows, scored, head) if standard else _crossed(place, round, labels, scored, head)
+    if found is None:
+        return None
+    on = "holdout" if standard else "cross-validation"
+    about = {"labels": len(labels), "on": on, "since": since(round.ledger, round.number)}
+    return {**found.to_dict(), **about}
+
+
+def look(ledger: Ledger, settings: Settings, round: Round, found: dict[str, Any] | None) -> dict[str, Any]:
+    """Return forecast.json: the round's estimate, and what the next rounds and the target are expected to cost."""
+    before = [Round(ledger, number) for number in range(round.number)]
+    estimates = [one.json(FORECAST)["estimate"] for one in before if one.has(FORECAST)] + [found]
+    bills = [one.json(rounds.COST) for one in before] + [bill(ledger, settings.costs, round)]
+    coming = [settings.budget.wanted(round.number + ahead) for ahead in range(1, max(settings.forecast.rounds) + 1)]
+    known = [one for one in estimates if one is not None]
+    rates = forecasts.rates(bills, settings.costs.price(None, None))
+    said = forecasts.forecast(settings.forecast, known, coming=coming, rates=rates)
+    return {**said, "estimate": found}
+
+
+def bill(ledger: Ledger, prices: CostsConfig, round: Round) -> dict[str, Any]:
+    """Return what a round has cost so far."""
+    paid, dollars = ledger.balance(round.number).paid, costs.label_dollars(ledger.answers(round.number), prices)
+    return costs.summary(costs.records(ledger, round.number), prices, labels=paid, label_dollars=dollars)
+
+
+def reason_to_stop(ledger: Ledger, settings: Settings, upto: int) -> str | None:
+    """Return which stopping rule holds after round `upto`, closed or about to be, as a sentence; None: go on."""
+    return stopping.decide(settings.stopping, [_record(ledger, settings, number) for number in range(upto + 1)])
+
+
+def _record(ledger: Ledger, settings: Settings, number: int) -> dict[str, Any]:
+    round = Round(ledger, number)
+    if round.has(rounds.RECORD):
+        return round.json(rounds.RECORD)
+    said = round.json(FORECAST)
+    return {"cost": bill(ledger, settings.costs, round), "estimate": said["estimate"], "forecast": said}
+
+
+def since(ledger: Ledger, upto: int) -> int:
+    """Return the first round on the features in force; standard active learning begins no new series."""
+    for number in range(upto, -1, -1):
+        round = Round(ledger, number)
+        if round.has(SWITCH) and round.has(ALIGNED) and round.json(ALIGNED)["accepted"]:
+            return number
+    return 0
+
+
+def series(ledger: Ledger, upto: int) -> Series:
+    """Return the estimates up to a round since the features in force began."""
+    numbers = (Round(ledger, number) for number in range(since(ledger, upto), upto + 1))
+    found = [round.json(FORECAST)["estimate"] for round in numbers if round.has(FORECAST)]
+    known = [one for one in found if one is not None]
+    return [one["trained"] for one in known], [one["accuracy"] for one in known], [one["se"] for one in known]
+
+
+def _crossed(
+    place: Workplace, round: Round, labels: dict[str, str], scored: Sequence[str], head: Head
+) -> Estimate | None:
+    scan, settings, wanted = place.scan, place.settings, set(scored)
+    with place.meter.stage("estimate", round.number):
+        known = scan.rows(labels)
+        ids = [str(i) for i in known.ids]
+        texts, scored_M = [labels[i] for i in ids], np.array([i in wanted for i in ids])
+        arguments = (settings.head, known["features"].numpy(), texts, list(head.classes), settings.seed, ids, scored_M)
+        found: Estimate | None = scan.runtime.call(crossval.cross_validated, *arguments, stage="estimate")
+        return found
+
+
+def _held_out(place: Workplace, round: Round, rows: Split, scored: Sequence[str], head: Head) -> Estimate:
+    texts = [rows.holdout[i] for i in scored]
+    given = TrainSet(place.material.pool, list(scored), texts, head.classes)
+    model = evaluate.Model.of_checkpoint(delivery.checkpoint(round, round.json(ALIGNED)))
+    place.release()
+    runtime = place.runtime
+    with place.meter.stage("estimate", round.number):
+        share = evaluate.accuracy(model, given, runtime)["accuracy"]
+    se = crossval.standard_error(int(share * len(scored) + 0.5), len(scored))
+    return Estimate(share, se, len(scored), len(rows.train) + len(rows.holdout), len(rows.train))
