@@ -65,7 +65,10 @@ class TargetRow:
 
 @dataclass(frozen=True)
 class GroupRow:
-    """One group: its runs and labels; its hours of sampling, of starting workers and in all, mean over seeds."""
+    """One group: its runs and labels; its hours of sampling, of starting workers and in all, mean over seeds.
+
+    `quicker` is the baseline's sampling hours over the group's, by the clock, at the last budget that both have.
+    """
 
     group: str
     seeds: list[int]
@@ -74,6 +77,8 @@ class GroupRow:
     sampling: Hours
     startup: Hours
     total: Hours
+    baseline: str | None
+    quicker: Estimate
 
 
 @dataclass(frozen=True)
@@ -116,7 +121,7 @@ def report(
             f"No curve has {goal:g} between its first and its last budget: there is no cost of it, and no map."
         )
     return Report(
-        groups=[_group_row(g) for g in groups],
+        groups=[_group_row(g, baselines[g.name]) for g in groups],
         budgets=[row for g in groups for row in _budget_rows(g, references[g.name])],
         target=goal,
         prices=priced,
@@ -148,7 +153,7 @@ def charged(groups: Sequence[Group]) -> Prices:
 # Rows
 
 
-def _group_row(group: Group) -> GroupRow:
+def _group_row(group: Group, baseline: Against) -> GroupRow:
     curve = group.repeats.mean
     return GroupRow(
         group=group.name,
@@ -158,6 +163,8 @@ def _group_row(group: Group) -> GroupRow:
         sampling=Hours(*curve.hours_P3[-1].tolist()),
         startup=_mean([run.startup for run in group.runs]),
         total=_mean([run.total for run in group.runs]),
+        baseline=baseline.name,
+        quicker=baseline.estimate(savings.quicker, group),
     )
 
 

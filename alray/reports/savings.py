@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from alray.reports.curves import Curve, Hours
 from alray.reports.repeats import Outside
 
@@ -110,6 +112,18 @@ def equivalent_saving(accuracy: float, prices: Prices, method: Curve, reference:
     mine, theirs = need(accuracy, method), need(accuracy, reference)
     extra = mine.compute_dollars(prices) - theirs.compute_dollars(prices)
     return theirs.labels - mine.labels - extra / prices.label
+
+
+def quicker(method: Curve, baseline: Curve) -> float:
+    """Return how many times longer the baseline's sampling took, by the clock, up to the last budget that both have."""
+    common = np.intersect1d(method.labels_P, baseline.labels_P)
+    if not len(common):
+        raise Outside("no budget in common with the baseline")
+    mine, theirs = method.hours_at(common[-1]), baseline.hours_at(common[-1])
+    assert mine is not None and theirs is not None  # it is a budget of both
+    if not mine.wall:
+        raise Outside("its sampling took no time")
+    return theirs.wall / mine.wall
 
 
 def _reference_labels(accuracy: float, reference: Curve) -> float:

@@ -14,7 +14,7 @@ from typing import Any
 from alray.reports.break_even import BreakEvenMap
 from alray.reports.curves import Hours
 from alray.reports.repeats import Estimate
-from alray.reports.report import BudgetRow, Report, TargetRow
+from alray.reports.report import BudgetRow, GroupRow, Report, TargetRow
 from alray.reports.wins import Wins
 
 NONE = "–"
@@ -53,7 +53,8 @@ def markdown(report: Report) -> str:
 
 def rows(report: Report) -> list[dict[str, Any]]:
     """Return one flat row a number, with the columns `TIDY`."""
-    found = [row for one in report.budgets for row in _budget_numbers(one)]
+    found = [row for one in report.groups for row in _group_numbers(one)]
+    found += [row for one in report.budgets for row in _budget_numbers(one)]
     found += [row for one in report.targets for row in _target_numbers(one)]
     for cell in report.map.to_rows() if report.map else []:
         at = {"label_price": cell["label_price"], "hour_price": cell["hour_price"]}
@@ -74,16 +75,25 @@ def to_csv(report: Report) -> str:
 
 
 def _groups(report: Report) -> Sheet:
-    columns = ["group", "seeds", "labels", "sampling h", "core-h", "GPU-h", "start-up h", "all h", "core-h", "GPU-h"]
+    columns = ["group", "seeds", "labels", "sampling h", "core-h", "GPU-h", "quicker", "90 %", "start-up h", "all h"]
     body = [
-        [g.group, str(len(g.seeds)), f"{g.labels:,}", *_hours(g.sampling), _short(g.startup.wall), *_hours(g.total)]
+        [
+            g.group,
+            str(len(g.seeds)),
+            f"{g.labels:,}",
+            *_hours(g.sampling),
+            *_both(g.quicker, _times),
+            _short(g.startup.wall),
+            _short(g.total.wall),
+        ]
         for g in report.groups
     ]
     about = (
         "Means over seeds. Sampling is what was done to choose the rows, until the last ones were asked for; a random "
-        "draw needs no features and no head, so theirs are not counted. Start-up of workers is apart."
+        "draw needs no features and no head, so theirs are not counted. Quicker: the baseline's sampling hours over "
+        "those of the group, up to the last budget that both have. Start-up of workers is apart."
     )
-    return Sheet("Hours", columns, body, [about])
+    return Sheet("Hours", columns, body, [about, *_reasons((g.group, g.quicker) for g in report.groups)])
 
 
 def _budgets(budgets: Sequence[BudgetRow]) -> Sheet:
@@ -181,6 +191,13 @@ def _line(cells: Sequence[str]) -> str:
 # Rows
 
 
+def _group_numbers(row: GroupRow) -> list[dict[str, Any]]:
+    at = {"table": "group", "group": row.group, "labels": row.labels}
+    of = {"sampling": row.sampling, "startup": row.startup, "total": row.total}
+    hours = {f"{what}_{name}": value for what, one in of.items() for name, value in _named_hours(one).items()}
+    return [*({**at, "quantity": n, "value": v} for n, v in hours.items()), _estimated(at, "quicker", row.quicker)]
+
+
 def _budget_numbers(row: BudgetRow) -> list[dict[str, Any]]:
     at = {"table": "budget", "group": row.group, "labels": row.labels}
     single = {"accuracy": row.accuracy, "deviation": row.deviation, **_named_hours(row.hours)}
@@ -217,6 +234,10 @@ def _short(value: float) -> str:
 
 def _percent(value: float | None) -> str:
     return NONE if value is None else f"{100 * value:.1f} %"
+
+
+def _times(value: float | None) -> str:
+    return NONE if value is None else f"{value:.3g}×"
 
 
 def _count(value: float | None) -> str:

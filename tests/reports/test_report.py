@@ -73,6 +73,8 @@ def test_hours_by_group_with_the_start_up_apart(groups: list[Group]) -> None:
     assert asvp.sampling.wall == pytest.approx(1.2)
     assert (asvp.startup.wall, asvp.startup.cpu) == (pytest.approx(0.1), pytest.approx(0.2))
     assert asvp.total.wall == 9
+    assert (asvp.baseline, asvp.quicker.value) == ("standard/margin", pytest.approx(2.0 / 0.3))
+    assert asvp.quicker.low == pytest.approx(2.0 / 0.3)
 
 
 def test_the_target_that_is_chosen_is_reached_by_all(groups: list[Group]) -> None:

@@ -59,6 +59,12 @@ def test_the_equivalent_saving_by_hand() -> None:
     assert cost_reduction(0.65, prices, method, reference) == pytest.approx(1 - 19 / 30)
 
 
+def test_sampling_time_is_compared_at_the_last_budget_that_both_have() -> None:
+    quick = Curve.of([100, 200, 400], [0.5, 0.6, 0.7], [Hours(1), Hours(2), Hours(9)])
+    slow = Curve.of([100, 200, 300], [0.5, 0.6, 0.7], [Hours(5), Hours(12), Hours(30)])
+    assert savings.quicker(quick, slow) == 6
+
+
 def test_the_wall_clock_is_not_charged_but_what_is_held() -> None:
     assert Need(10, Hours(wall=100, cpu=2, gpu=3)).dollars(Prices(1.0, 0.5, 2.0)) == 10 + 1 + 6
 
@@ -76,6 +82,8 @@ def test_the_wall_clock_is_not_charged_but_what_is_held() -> None:
         (lambda: cost_for(0.9, Prices(), METHOD), "not reached"),
         (lambda: cost_reduction(0.71, Prices(1), METHOD, RANDOM), "not reached by the baseline"),
         (lambda: cost_reduction(0.6, Prices(), METHOD, RANDOM), "the baseline costs nothing at these prices"),
+        (lambda: savings.quicker(METHOD, RANDOM), "its sampling took no time"),
+        (lambda: savings.quicker(METHOD, Curve.of([7], [0.5])), "no budget in common with the baseline"),
         (lambda: equivalent_saving(0.6, Prices(), METHOD, RANDOM), "a label costs nothing"),
         (lambda: equivalent_saving(0.71, Prices(1), METHOD, RANDOM), "beyond the reference's curve"),
     ],

@@ -68,4 +68,4 @@ def test_csv_has_one_number_a_row(found: Report) -> None:
     assert saving[0]["defined"] == saving[0]["draws"] == "1000"
     beyond = [r for r in read if r["why"] == "beyond the reference's curve"]
     assert beyond and all(r["value"] == "" for r in beyond)
-    assert {r["table"] for r in read} == {"budget", "target", "map"}
+    assert {r["table"] for r in read} == {"group", "budget", "target", "map"}
