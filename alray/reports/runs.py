@@ -13,15 +13,15 @@ from typing import Any
 
 from alray import storage
 from alray.campaign import opening, rounds, states
-from alray.campaign.costs import HOUR_S, SAMPLING, STARTUP, Spent, part
+from alray.campaign.costs import HOUR_S, SAMPLING, STARTUP, CostsConfig, Spent, part
 from alray.campaign.ledger import Ledger
 from alray.campaign.settings import Settings
 from alray.errors import LedgerError, RunError, StoragePathError
 from alray.reports.curves import Curve, Hours
 from alray.reports.savings import Prices
 
-BEFORE_LABELS = ("load", "select")
-"""Stages of a round that come before its labels; the other sampling stages serve the next round's choice."""
+ASKING = "labels"
+"""The stage that ends a round's choice: what comes before it served this choice, what comes after it the next one."""
 
 Material = tuple[object, ...]
 Key = tuple[str, str, str]
@@ -75,7 +75,7 @@ def read(folder: str) -> Run:
         state=states.read(ledger)["state"],
         settings=settings.model_dump(mode="json"),
         prices=prices,
-        curve=_curve(records, settings.strategy.name),
+        curve=_curve(ledger, records, settings),
         startup=_hours(part(cost, STARTUP) for cost in costs),
         total=_hours(part(cost, tuple(cost["stages"])) for cost in costs),
         labels=sum(cost["labels"] for cost in costs),
@@ -123,23 +123,35 @@ def _refuse_untested(folder: str, settings: Settings, records: Sequence[Mapping[
         raise RunError(f"Round {untested[0]} of the run {folder} has no test accuracy. Leave this run out.")
 
 
-def _curve(records: Sequence[Mapping[str, Any]], strategy: str) -> Curve:
+def _curve(ledger: Ledger, records: Sequence[Mapping[str, Any]], settings: Settings) -> Curve:
     """Return accuracy over labels paid for; of rounds that paid for none the last counts."""
     points: dict[int, tuple[float, Hours]] = {}
-    labels, before = 0, Spent()
+    labels, spent = 0, Spent()
+    stages = choosing(settings.strategy.name)
     for record in records:
-        cost, first = record["cost"], record["round"] == 0
-        labels += cost["labels"]
-        asked = before + part(cost, _choosing(strategy, ("features", *BEFORE_LABELS) if first else BEFORE_LABELS))
-        points[labels] = (record["accuracy"], _as_hours(asked))
-        before += part(cost, _choosing(strategy, SAMPLING))
+        before, after = halves([ledger.read_json(name) for name in sorted(record["cost"]["files"])])
+        labels += record["cost"]["labels"]
+        spent += _sum(before, stages)
+        points[labels] = (record["accuracy"], _as_hours(spent))
+        spent += _sum(after, stages)
     accuracy, hours = zip(*points.values(), strict=True)
     return Curve.of(list(points), accuracy, hours)
 
 
-def _choosing(strategy: str, stages: Sequence[str]) -> Sequence[str]:
+def choosing(strategy: str) -> Sequence[str]:
     """Return the stages that a strategy needs to choose rows: a random draw looks at no features and asks no head."""
-    return [stage for stage in stages if stage == "select"] if strategy == "random" else stages
+    return ("select",) if strategy == "random" else SAMPLING
+
+
+def halves(records: Sequence[Mapping[str, Any]]) -> tuple[Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]]]:
+    """Return a round's cost records, in their order, before and from the first time that labels were asked for."""
+    asked = next((n for n, record in enumerate(records) if record["stage"] == ASKING), 0)
+    return records[:asked], records[asked:]
+
+
+def _sum(records: Iterable[Mapping[str, Any]], stages: Sequence[str]) -> Spent:
+    free = CostsConfig()  # prices are put on later
+    return sum((Spent.of(dict(record), free) for record in records if record["stage"] in stages), Spent())
 
 
 def _hours(parts: Iterable[Spent]) -> Hours:

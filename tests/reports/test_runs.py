@@ -10,7 +10,7 @@ from campaigns import settings, write_pool
 
 from alray import campaign
 from alray.errors import RunError
-from alray.reports.runs import find, read
+from alray.reports.runs import choosing, find, halves, read
 
 
 @pytest.fixture(scope="module")
@@ -24,9 +24,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def stages(data: Path, run: str, number: int) -> dict[str, float]:
-    """Return the seconds of each stage of a round, as its cost file has them."""
-    found = json.loads((data / f"runs/{run}/rounds/{number:04d}/cost.json").read_text())["stages"]
-    return {name: spent["seconds"] for name, spent in found.items()}
+    """Return the seconds of each stage of a round, as the ledger has them."""
+    files = (data / f"runs/{run}/costs").glob(f"a*-{number:04d}-*.json")
+    ended = [json.loads(file.read_text()) for file in files if not file.name.endswith(".start.json")]
+    return {name: sum(r["seconds"] for r in ended if r["stage"] == name) for name in {r["stage"] for r in ended}}
 
 
 def test_runs_are_found_once_however_they_are_named(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,11 +60,28 @@ def test_the_hours_of_a_budget_end_where_its_labels_are_asked_for(data: Path) ->
     first, second, third = (stages(data, "margin", number) for number in range(3))
     spent = sum(first.get(name, 0) for name in ("features", "load", "select"))
     expected = [spent]
-    for before, after in ((first, second), (second, third)):
+    for before, after in ((first, second), (second, third)):  # in this process nothing is loaded twice
         spent += sum(before.get(name, 0) for name in ("evidence", "align", "fit"))
-        spent += sum(after.get(name, 0) for name in ("load", "select"))
+        spent += sum(after.get(name, 0) for name in ("features", "load", "select"))
         expected.append(spent)
-    assert (read(str(data / "runs/margin")).curve.hours_P3[:, 0] * 3600).tolist() == pytest.approx(expected, abs=1e-9)
+    found = read(str(data / "runs/margin")).curve.hours_P3[:, 0] * 3600
+    assert found.tolist() == pytest.approx(expected, abs=1e-9)
+
+
+def test_what_comes_before_the_labels_serves_this_choice_and_the_rest_the_next() -> None:
+    def names(order: str) -> tuple[str, str]:
+        parts = halves([{"stage": stage} for stage in order.split()])
+        return " ".join(r["stage"] for r in parts[0]), " ".join(r["stage"] for r in parts[1])
+
+    # standard embeds the pool before it selects; an alignment does after the labels that it was trained on
+    assert names("features load select labels align") == ("features load select", "labels align")
+    assert names("select labels evidence align features fit") == ("select", "labels evidence align features fit")
+    assert names("select workers select labels workers labels fit") == (
+        "select workers select",
+        "labels workers labels fit",
+    )
+    assert names("fit test") == ("", "fit test")  # a round without labels of its own
+    assert choosing("random") == ("select",) and "align" in choosing("margin") and "train" not in choosing("margin")
 
 
 def test_sampling_is_what_the_status_says_but_for_the_last_rounds_fit(data: Path) -> None:
