@@ -17,6 +17,7 @@ from pydantic import Field, field_validator
 
 from alray.config import Config
 from alray.ops.learning_curve import Interval, LearningCurve, Needed
+from alray.runtime.threads import one_thread
 
 LOOSER = 1.5
 """An exponent seen on other features is known less well by this factor."""
@@ -104,13 +105,20 @@ def forecast(
         raise ValueError(
             f"Coming rounds of {list(coming)} labels. Expected at least one round, each of 1 label or more."
         )
+    with one_thread():  # a stopping rule may hang on the last bit
+        return _forecast(config, estimates, tuple(coming), rates)
+
+
+def _forecast(
+    config: ForecastConfig, estimates: Sequence[Mapping[str, Any]], coming: tuple[int, ...], rates: Rates
+) -> dict[str, Any]:
     curve = _curve(config, estimates)
     if curve is None:
         why = "No forecast yet: it takes the estimates of two rounds with different numbers of labels."
         empty: dict[str, Any] = {"now": None, "next": None, "rounds": [], "target": None}
         return {"schema": 1, "level": config.level, **empty, "sentences": [why]}
     last = estimates[-1]
-    outlook = Outlook(curve, last["labels"], last["fitted"] / last["labels"], tuple(coming), rates, config)
+    outlook = Outlook(curve, last["labels"], last["fitted"] / last["labels"], coming, rates, config)
     found = {
         "schema": 1,
         "level": config.level,

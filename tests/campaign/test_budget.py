@@ -93,10 +93,14 @@ def test_dollars_are_never_overspent(data: Any, label: float, tumour: float, cro
             if not count:
                 break
             ledger.commit_asks([Ask("r", round, f"{round}-{n}") for n in range(count)])
+            promised += count * prices.dearest
             while left := ledger.outstanding(round):
-                assert committed_dollars(ledger, bills, prices) <= dollars + 1e-6
+                now = committed_dollars(ledger, bills, prices)
+                assert now <= promised + 1e-6 and now <= dollars + 1e-6  # an answer never costs more than was set aside
+                promised = now
                 some = left[: data.draw(st.integers(1, len(left)))]
                 ledger.commit_answers(round, Labels.of([answer(ask, *data.draw(answers)) for ask in some]))
+            assert committed_dollars(ledger, bills, prices) <= promised + 1e-6
             paid = label_dollars(ledger.answers(round), prices)
             bills.append(summary({}, prices, labels=ledger.balance(round).paid, label_dollars=paid))
         spent = label_dollars(ledger.answers(), prices)

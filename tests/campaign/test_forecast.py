@@ -100,7 +100,7 @@ def test_a_target_may_be_reached_or_out_of_reach() -> None:
 
 
 def test_the_reach_is_counted_in_labels() -> None:
-    found = made(power(1) + [estimate(200, 0.8)], rounds=[1, 6, 7])
+    found = made([*power(1), estimate(200, 0.8)], rounds=[1, 6, 7])
     assert [ahead["accuracy"] is None for ahead in found["rounds"]] == [False, False, True]  # 300, 800 and 900 labels
 
 
