@@ -25,8 +25,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def stages(data: Path, run: str, number: int) -> dict[str, float]:
     """Return the seconds of each stage of a round, as the ledger has them."""
-    files = (data / f"runs/{run}/costs").glob(f"a*-{number:04d}-*.json")
-    ended = [json.loads(file.read_text()) for file in files if not file.name.endswith(".start.json")]
+    files = (data / f"runs/{run}/costs").glob("*.json")
+    every = [json.loads(file.read_text()) for file in files if not file.name.endswith(".start.json")]
+    ended = [record for record in every if record["round"] == number]
     return {name: sum(r["seconds"] for r in ended if r["stage"] == name) for name in {r["stage"] for r in ended}}
 
 
