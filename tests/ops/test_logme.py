@@ -212,3 +212,18 @@ def test_where_there_is_no_evidence_it_says_why(features_MD: torch.Tensor, targe
 def test_equal_rows_in_two_classes_are_weak_evidence_and_no_fault() -> None:
     found = of(torch.ones(10, 3), torch.arange(10) % 2)
     assert found.score is not None and math.isfinite(found.score)
+
+
+@pytest.mark.parametrize("offset", [0, 3, 30, 300])
+def test_no_other_ratio_of_alpha_and_beta_is_better(offset: float) -> None:
+    for shape in SHAPES.values():
+        features_MD, target_M = clusters(*shape, gap=3)
+        moments = Moments.of(features_MD + offset, target_M, 4)
+        spectrum, found = Spectrum.of(moments), logme(moments)
+        for log_t in np.linspace(-32, 12, 1500):  # with the best β of each: its misfit is n / β
+            t_C = torch.full((4,), math.exp(log_t)).double()
+            share_CK = t_C[:, None] / (t_C[:, None] + spectrum.sigma_K)
+            misfit_C = (spectrum.x2_CK * share_CK).sum(dim=1) + spectrum.rest_C
+            beta_C = (moments.rows / misfit_C).clamp_max(1e6)
+            other_C = spectrum.log_evidence(t_C * beta_C, beta_C) / moments.rows
+            assert (np.array(found.per_class) >= other_C.numpy() - 1e-12).all()
