@@ -32,7 +32,7 @@ class Recipe(Config, ABC):
     """How the labelled rows train a model; the fields of each recipe are its settings."""
 
     def fits(self, pool: Pool, head: HeadConfig) -> None:
-        """Raise ModelError when it cannot train on this pool, or from such a head: asked before labels are paid for."""
+        """Raise ModelError when it cannot train on this pool, or beside such a head: asked before labels are paid."""
 
     def choose(self, updated: bool) -> Recipe:
         """Return the recipe to train by, given whether the features were `updated` since the campaign began."""

@@ -108,7 +108,7 @@ def _layer(head: Head | None, classes: Sequence[str]) -> tuple[np.ndarray, np.nd
     if head.kind != "linear" or head.classes != tuple(classes):
         raise ModelError(
             f"LP-FT starts from a linear head over the classes {list(classes)[:5]}; this one is {head.kind} over "
-            f"{list(head.classes)[:5]}. Set `head.kind` to linear, or use the recipe fine_tune."
+            f"{list(head.classes)[:5]}. Give a head over these classes in this order, or none."
         )
     return head.weights["weight"], head.weights["bias"]
 

@@ -9,11 +9,10 @@ from typing import Any, ClassVar, Literal
 
 import pyarrow.parquet as pq
 import pytest
-from campaigns import picture_settings, settings
+from campaigns import settings
 
-from alray import config
 from alray import runtime as runtimes
-from alray.campaign import Settings, ready, run, status, workplace
+from alray.campaign import ready, run, status, workplace
 from alray.campaign.ledger import Ledger
 from alray.campaign.rounds import Round
 from alray.errors import LabelsError, LedgerError, ModelError, PoolError, QuarantineError, RunError, TrainingError
@@ -285,9 +284,6 @@ def test_a_recipe_that_cannot_train_is_refused_before_labels_are_paid_for(data: 
     last = {"when": "last", "recipe": {"name": "lp_ft"}}
     with pytest.raises(ModelError, match="the pool holds `features` and no pictures"):
         run(settings(data, tmp_path / "run", training=last))
-    pictures = {**picture_settings(data, tmp_path / "run").model_dump(mode="json"), "training": last}
-    with pytest.raises(ModelError, match=r"`head\.kind` is mlp\. Set it to linear, or use the recipe fine_tune"):
-        run(config.parse(pictures, Settings, overrides=["head.kind=mlp"]))
     assert ids(tmp_path / "run", "asks/*.parquet") == []
 
 

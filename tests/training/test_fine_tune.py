@@ -135,18 +135,6 @@ def test_an_unreadable_picture_is_counted_and_left_out(tmp_path, given):
     assert [(m["rows"], m["unreadable"]) for m in trained.history] == [(7, 1), (7, 1)]
 
 
-def test_lp_ft_starts_from_the_probe(given, tmp_path):
-    head = train(LinearProbe(), given, tmp_path / "lp").head
-    recipe = LpFt(epochs=1, batch=32, lr=1e-12, weight_decay=0)
-    for start in (head, None):  # given, or fitted on the way: the same probe
-        tuned = train(recipe, given, tmp_path / "out", head=start).head
-        assert np.allclose(tuned.weights["weight"], head.weights["weight"], atol=1e-6)
-    with pytest.raises(ModelError, match="LP-FT starts from a linear head over the classes"):
-        train(recipe, given, tmp_path / "out", head=Head.linear(np.eye(4, 192), np.zeros(4), CLASSES[::-1]))
-    with pytest.raises(ModelError, match=r"The head has weights of shape \[4, 5\]; the backbone and the classes need"):
-        train(recipe, given, tmp_path / "out", head=Head.linear(np.eye(4, 5), np.zeros(4), CLASSES))
-
-
 def test_a_features_pool_fits_a_probe_and_refuses_to_fine_tune(tmp_path):
     path, matrix_ND, ids, labels = builders.features_pool(tmp_path)
     rows = TrainSet(Pool.open(path, rows_per_shard=20), ids[:50], labels[:50], CLASSES)
