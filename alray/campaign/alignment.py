@@ -78,10 +78,12 @@ def _decision(case: Case) -> dict[str, Any]:
     """Return switch.json: what the rule saw, what it said, and what an alignment would cost and save."""
     evidence = _evidence(case)
     decision = case.rule.decide([*_history(case), evidence], labels=len(case.labels), classes=len(case.classes))
-    refusal = _refusal(case) if decision.fire else None
-    price = pricing.estimate(case.place, case.round, case.rows, case.rule, case.classes)
+    refusal = _refusal(case)
     fire = decision.fire and refusal is None
-    said = decision.reason if refusal is None else f"{decision.reason} But {refusal}."
+    said, price = f"The features stay: {refusal}.", None
+    if refusal is None:
+        found = pricing.estimate(case.place, case.round, case.rows, case.rule, case.classes)
+        said, price = f"{decision.reason} {found.sentence()}.", found.to_dict()
     return {
         "schema": 1,
         "rule": case.rule.model_dump(mode="json"),
@@ -89,9 +91,10 @@ def _decision(case: Case) -> dict[str, Any]:
         "evidence": evidence.to_dict(),
         "numbers": decision.numbers,
         "fire": fire,
-        "reason": said,
-        "price": price.to_dict(),
-        "sentence": f"{'Switch' if fire else 'No switch'}. {said} {price.sentence()}.",
+        "reason": decision.reason,
+        "refusal": refusal,
+        "price": price,
+        "sentence": f"{'Switch' if fire else 'No switch'}. {said}",
     }
 
 
@@ -121,11 +124,12 @@ def _history(case: Case) -> Sequence[Evidence]:
 def _refusal(case: Case) -> str | None:
     """Say why the switch must not fire although its rule says so."""
     if case.last:
-        return "no round follows that would select on new features"
+        return "no round follows that would select with others"
     before = [Round(case.round.ledger, number) for number in range(case.round.number)]
     accepted = sum(round.has(ALIGNED) and round.json(ALIGNED)["accepted"] for round in before)
     if accepted >= case.rule.updates and not isinstance(case.rule, Always):
-        return f"the features were updated {accepted} time(s) already (`switch.updates` is {case.rule.updates})"
+        times = "once" if accepted == 1 else f"{accepted} times"
+        return f"they were updated {times} already (`switch.updates` is {case.rule.updates})"
     return None
 
 

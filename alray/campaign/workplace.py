@@ -8,18 +8,23 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 
+from alray import storage
 from alray.campaign.costs import Meter
 from alray.campaign.ledger import Ledger
 from alray.campaign.material import Material
 from alray.campaign.settings import Settings
 from alray.errors import RunError
 from alray.features import FeaturesConfig, FeatureSet, build
+from alray.models import backbone as backbones
 from alray.models.backbone import plain
 from alray.pool import Pool
 from alray.pool.quarantine import Quarantine
 from alray.runtime import Resources, Runtime, open_runtime
 from alray.selection import ResidentPool
-from alray.training.pretrain import pretrain
+from alray.training.pretrain import PretrainConfig, pretrain
+
+PRETRAINED = "pretrained.json"
+"""Says which of the folders in `pretrain.path` this run's backbone is."""
 
 
 class Workplace:
@@ -121,15 +126,33 @@ class Workplace:
         return features
 
     def _with_own_weights(self) -> FeaturesConfig:
-        """Return the backbone's settings with the weights that `pretrain` makes of the pool, if it is set."""
+        """Return the backbone's settings with the weights that `pretrain` makes of the pool, if it is set.
+
+        Which they are is kept in the run: a pool that has grown would make others, and the features must not change
+        under a campaign. Paths become absolute, since workers may stand in another folder.
+        """
         features, own = self.settings.features, self.settings.pretrain
         if own is None:
-            return features
-        runtime, pool = self.runtime, self.material.pool
+            return features.model_copy(update={"weights": backbones.absolute(features.weights)})
+        own = own.beside(features.path)
+        known = self.ledger.read_json(PRETRAINED)["folder"] if self.ledger.has(PRETRAINED) else None
+        if known is None or not storage.exists(storage.join(own.path or "", known, backbones.BACKBONE_FILE)):
+            known = self._pretrain(own, known)
+        return features.model_copy(update={"weights": backbones.absolute(storage.join(own.path or "", known))})
+
+    def _pretrain(self, own: PretrainConfig, known: str | None) -> str:
+        runtime, pool, backbone = self.runtime, self.material.pool, plain(self.settings.features)
         self.release()
         with self.meter.stage("pretrain", self.round):
-            made = pretrain(own.beside(features.path), pool, plain(features), runtime, seed=self.settings.seed)
-        return features.model_copy(update={"weights": made.checkpoint})
+            made = pretrain(own, pool, backbone, runtime, seed=self.settings.seed)
+        folder = made.checkpoint.rstrip("/").rsplit("/", 1)[1]
+        if known is not None and folder != known:
+            raise RunError(
+                f"The backbone that this run selects with, {own.path}/{known}, is gone, and what would be trained now "
+                f"is another one ({folder}): the pool has changed. Restore that folder from a copy, or start a new run."
+            )
+        self.ledger.commit_json(PRETRAINED, {"schema": 1, "folder": folder})
+        return folder
 
     def _keep_quarantine(self, found: Quarantine) -> None:
         """Stop if too much of the pool is unreadable; else keep the list of what is."""

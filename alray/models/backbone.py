@@ -102,6 +102,14 @@ def _build(config: BackboneConfig, steps: Transform, seed: int) -> nn.Module:
     return small_resnet.build(config.backbone) if config.backbone in small_resnet.NAMES else _torchvision(config, steps)
 
 
+def absolute(name: str) -> str:
+    """Return `weights: name` as it reads in any folder: a local file or folder by its absolute path."""
+    if not (_is_folder(name) or weights.is_file(name)):
+        return name
+    local = storage.local_path(name)
+    return name if local is None else str(local)
+
+
 def save(backbone: Backbone, folder: Path, *, state: Mapping[str, Tensor] | None = None, **more: Any) -> None:
     """Write weights and meta.json into a local folder that `weights:` can name later; `more` goes into the latter.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from campaigns import parse, picture_settings, raw_settings, settings
 
 from alray.campaign import Settings, rounds, run
 from alray.campaign.ledger import Ledger
-from alray.errors import ConfigError, ModelError
+from alray.campaign.stopping import StoppingConfig
+from alray.errors import ConfigError, ModelError, RunError
 from alray.models import Head
 from alray.proxy import guard
 from alray.proxy.guard import Verdict
@@ -77,8 +79,9 @@ def test_asvp_at_n_labels_fine_tunes_once_and_goes_on_with_new_features(
     assert done.state == "done"
     decisions = [piece(folder, n, "switch.json") for n in range(4)]
     assert [one["fire"] for one in decisions] == [False, True, False, False]
-    assert "But the features were updated 1 time(s) already (`switch.updates` is 1)." in decisions[2]["reason"]
-    assert "no round follows" in decisions[3]["reason"]
+    assert "The features stay: they were updated once already (`switch.updates` is 1)." in decisions[2]["sentence"]
+    assert decisions[3]["refusal"] == "no round follows that would select with others"
+    assert decisions[1]["price"]["seconds"] > 0 and decisions[2]["price"] is None
     versions = [piece(folder, n, "round.json")["features"] for n in range(4)]
     assert versions[0] != versions[1] == versions[2] == versions[3]
     assert [piece(folder, n, "round.json")["aligned"] for n in range(4)] == [None, True, None, None]
@@ -138,7 +141,7 @@ def test_always_aligns_in_every_round_but_the_last(data: Path, tmp_path: Path, m
 def test_logme_ped_writes_its_numbers_and_its_price(data: Path, tmp_path: Path) -> None:
     run(settings_of(data, tmp_path / "run", regime="asvp", switch={"name": "logme_ped", "min_per_class": 1}))
     folder = tmp_path / "run"
-    for number in range(4):
+    for number in range(3):
         decision = piece(folder, number, "switch.json")
         drawn = rounds.drawn(Ledger(str(folder)), number)
         assert decision["evidence"]["labels"] == len(drawn) == 20 + 2 * number
@@ -221,3 +224,47 @@ def test_recipes_are_chosen_by_whether_the_features_were_updated() -> None:
     from alray.training import Auto
 
     assert isinstance(Auto().choose(False), LpFt) and isinstance(Auto().choose(True), FineTune)
+
+
+PRETRAIN = {"epochs": 1, "batch": 32, "dim": 8, "hidden": 4}
+
+
+def test_a_backbone_is_trained_on_the_pool_first_and_kept_for_life(data: Path, tmp_path: Path) -> None:
+    wanted = settings_of(data, tmp_path / "run", pretrain=PRETRAIN)
+    run(wanted)
+    [made] = (tmp_path / "run-features/pretrained").iterdir()
+    assert json.loads((tmp_path / "run/pretrained.json").read_text())["folder"] == made.name
+    stages = piece(tmp_path / "run", 0, "cost.json")
+    assert stages["stages"]["pretrain"]["seconds"] > 0
+    assert stages["sampling"]["seconds"] < stages["compute"]["seconds"] - stages["stages"]["pretrain"]["seconds"]
+    plain = settings_of(data, tmp_path / "plain")
+    run(plain)
+    versions = [piece(tmp_path / name, 0, "round.json")["features"] for name in ("run", "plain")]
+    assert versions[0] != versions[1]
+    run(settings_of(data, tmp_path / "again", pretrain=PRETRAIN, features=wanted.features.model_dump()))
+    assert [p.name for p in (tmp_path / "run-features/pretrained").iterdir()] == [made.name]
+
+
+def test_a_lost_backbone_is_made_again_or_missed(data: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "data/pictures"
+    shutil.copytree(data / "pictures", mine)
+    pool = f"{mine}/pool*.parquet"
+    begun = settings_of(tmp_path / "data", tmp_path / "run", pool=pool, pretrain=PRETRAIN, stopping={"rounds": 1})
+    run(begun)
+    shutil.rmtree(tmp_path / "run-features")
+    assert run(begun.model_copy(update={"stopping": StoppingConfig(rounds=2)})).rounds == 2  # the same pool: the same
+    shutil.rmtree(tmp_path / "run-features")
+    pq.write_table(pq.read_table(data / "digits/pool.parquet").slice(900, 5), mine / "pool-more.parquet")
+    with pytest.raises(RunError, match=r"is gone, and what would be trained now is another one .* Restore that folder"):
+        run(begun.model_copy(update={"stopping": StoppingConfig(rounds=3)}))
+
+
+def test_a_pool_that_grows_keeps_its_backbone(data: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "data/pictures"
+    shutil.copytree(data / "pictures", mine)
+    pool = f"{mine}/pool*.parquet"
+    begun = settings_of(tmp_path / "data", tmp_path / "run", pool=pool, pretrain=PRETRAIN, stopping={"rounds": 1})
+    run(begun)
+    pq.write_table(pq.read_table(data / "digits/pool.parquet").slice(900, 5), mine / "pool-more.parquet")
+    assert run(begun.model_copy(update={"stopping": StoppingConfig(rounds=2)})).rounds == 2
+    assert len(list((tmp_path / "run-features/pretrained").iterdir())) == 1
