@@ -266,5 +266,6 @@ def test_a_pool_that_grows_keeps_its_backbone(data: Path, tmp_path: Path) -> Non
     begun = settings_of(tmp_path / "data", tmp_path / "run", pool=pool, pretrain=PRETRAIN, stopping={"rounds": 1})
     run(begun)
     pq.write_table(pq.read_table(data / "digits/pool.parquet").slice(900, 5), mine / "pool-more.parquet")
+    shutil.copy(data / "digits/oracle.parquet", mine / "oracle.parquet")
     assert run(begun.model_copy(update={"stopping": StoppingConfig(rounds=2)})).rounds == 2
     assert len(list((tmp_path / "run-features/pretrained").iterdir())) == 1
