@@ -103,6 +103,7 @@ def _selected(settings: SelectSettings, labels: str | None, head: str | None) ->
             seed=settings.seed,
             runtime=runtime,
             regime=settings.selection.regime,
+            space=settings.selection.space,
             max_quarantine=settings.pool.max_quarantine,
             classes=settings.classes,
             head_config=settings.head,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,9 @@ from alray.strategies import Strategy
 from alray.table import Ids, Table
 
 T = TypeVar("T")
+
+Space = Literal["activations", "features"]
+"""What diversity is measured on: what the head's last affine layer takes, or the features; alike for a linear head."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,15 @@ class Scan:
     prepared: dict[str, Any]
     head: Head | None
     excluded: Exclusion
+    space: Space = "activations"
+
+    def points(self, features_ND: Tensor) -> Tensor:
+        """Return what diversity is measured on, fp32 [N, H] or [N, D], for fp32 features."""
+        return features_ND if self.head is None or self.space == "features" else self.head.hidden(features_ND)
+
+    def points_dim(self, features_dim: int) -> int:
+        """Return the size of `points` for features of this size."""
+        return features_dim if self.head is None or self.space == "features" else self.head.hidden_dim
 
 
 class Resident:

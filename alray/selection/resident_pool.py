@@ -29,7 +29,7 @@ from alray.runtime import Runtime, one_thread
 from alray.selection import central, coreset, shortlisted, statistics
 from alray.selection.clusters import medoids
 from alray.selection.picks import Picks, Reason
-from alray.selection.resident import BadRows, Exclusion, Resident, Scan, bad_rows, find_rows, unscored_rows
+from alray.selection.resident import BadRows, Exclusion, Resident, Scan, Space, bad_rows, find_rows, unscored_rows
 from alray.strategies import Given, Strategy
 from alray.strategies.base import HEAD_NEEDS
 from alray.strategies.shortlist import Cut
@@ -52,6 +52,7 @@ class SelectionConfig(Config):
     """How the shortlist becomes picks."""
 
     regime: Literal["auto", "central", "coreset"] = "auto"  # of k-means; auto goes by the shortlist's size
+    space: Space = "activations"  # of diversity and of mixing: the head's hidden activations, or the features below
 
 
 @dataclass
@@ -150,6 +151,7 @@ class _Round:
         self.report: dict[str, Any] = {"strategy": strategy.name, "budget": given.budget, "seconds": self.seconds}
         with self._stage("prepare"), one_thread():
             check_needs(strategy, given)
+            check_space(strategy, given.head.kind if given.head else "linear", config)
             self.scan = Scan(
                 token=uuid.uuid4().hex,
                 version=pool.features.version,
@@ -157,6 +159,7 @@ class _Round:
                 prepared=strategy.prepare(with_hidden(given)),
                 head=given.head,
                 excluded=Exclusion(excluded),
+                space=config.space,
             )
 
     def run(self, reason: Reason) -> Selection:
@@ -229,7 +232,7 @@ class _Round:
             numbers = self.pool.numbers
             centroids_KD = coreset.centroids(held, self.pool.runtime, numbers, self.scan, limit, **keyed)
         ids, scores, inertia = medoids(held, self.scan, limit, centroids_KD, self.budget)
-        self.report |= {"regime": regime, "inertia": inertia}
+        self.report |= {"regime": regime, "space": self.config.space, "inertia": inertia}
         return ids, scores
 
     def regime(self, candidates: int) -> str:
@@ -239,7 +242,7 @@ class _Round:
         """
         if self.config.regime != "auto":
             return self.config.regime
-        size = self.given.head.hidden_dim if self.given.head else self.pool.features.dim
+        size = self.scan.points_dim(self.pool.features.dim)
         fits = candidates * size * 2 <= CENTRAL_BYTES
         light = candidates * self.budget * size <= CENTRAL_WORK
         return "central" if fits and (light or len(self.pool.numbers) < FEW_SHARDS) else "coreset"
@@ -279,3 +282,12 @@ def check_needs(strategy: Strategy, given: Given) -> None:
         )
     if "backbone+images" in strategy.needs and given.backbone is None:
         raise StrategyError(f"`{strategy.name}` needs a backbone and pictures; a pool of features cannot meet that.")
+
+
+def check_space(strategy: Strategy, head: str, config: SelectionConfig) -> None:
+    """Refuse to mix features below a head of the kind `head` that is not affine in them."""
+    if config.space == "features" and head != "linear" and "hidden" in strategy.needs:
+        raise StrategyError(
+            f"`{strategy.name}` mixes rows where the head is affine; `selection.space` is features, and on these the "
+            f"{head} head is not. Set `selection.space` to activations, or `head.kind` to linear."
+        )

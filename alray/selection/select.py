@@ -16,6 +16,7 @@ from alray.labelling import Labels, read_labels
 from alray.models.head import Head
 from alray.pool import Pool, PoolConfig
 from alray.runtime import Runtime, RuntimeConfig, open_runtime
+from alray.selection.resident import Space
 from alray.selection.resident_pool import ResidentPool, Selection, SelectionConfig
 from alray.strategies import Given, Strategy, find
 from alray.strategies.base import HEAD_NEEDS
@@ -39,6 +40,7 @@ def select(
     exclude: Collection[str] = (),
     runtime: Runtime | Literal["ray", "local"] = "local",
     regime: Literal["auto", "central", "coreset"] = "auto",
+    space: Space = "activations",
     classes: Sequence[str] | None = None,
     head_config: HeadConfig | None = None,
     max_quarantine: float | None = None,
@@ -46,7 +48,8 @@ def select(
     """Return the `budget` rows of `pool` to label next: distinct, none labelled, the same on any runtime.
 
     `pool` has features (a path, glob, folder or URI of Parquet files, a `Pool`, or a `FeatureSet`); `labels` is a file
-    `id,label` or a mapping. Without a `head`, a linear one is fitted on the labels. `exclude` are more ids not to pick.
+    `id,label` or a mapping. Without a `head`, a linear one is fitted on the labels. `exclude` are more ids not to pick;
+    `space` says whether rows are made diverse by an MLP head's activations or by the features below it.
 
     Raises PoolError, LabelsError, ModelError, StrategyError and QuarantineError for what the caller can put right.
     """
@@ -62,8 +65,8 @@ def select(
     ):
         resident.quarantine().check(features.rows, share)
         given = prepare_given(resident, chosen, known, given_head, budget, seed, round, classes, head_config)
-        excluded = {*known.paid_ids(), *exclude}
-        return resident.select(chosen, given, excluded=excluded, config=SelectionConfig(regime=regime))
+        excluded, config = {*known.paid_ids(), *exclude}, SelectionConfig(regime=regime, space=space)
+        return resident.select(chosen, given, excluded=excluded, config=config)
 
 
 def as_labels(labels: LabelsLike | None) -> Labels:

@@ -103,7 +103,7 @@ class MergeDrawn:
 
 
 def unit_rows(shard: Resident, scan: Scan, limit: Limit) -> tuple[npt.NDArray[np.int64], Tensor]:
-    """Return the shortlist's row numbers and their unit fp16 features [n, H]: what diversity is measured on."""
+    """Return the shortlist's row numbers and their unit fp16 points [n, H]: what diversity is measured on."""
     return shard.remember(scan.token, ("units", limit.above, limit.last), lambda: _unit_rows(shard, scan, limit))
 
 
@@ -114,9 +114,8 @@ def _unit_rows(shard: Resident, scan: Scan, limit: Limit) -> tuple[npt.NDArray[n
         inside = rows[at : at + np.searchsorted(rows[at:], chunk.stop)]
         at += len(inside)
         if len(inside):
-            hidden_NH = scan.head.hidden(features_ND) if scan.head else features_ND
-            parts.append(kmeans.unit_rows(hidden_NH)[torch.from_numpy(inside - chunk.start)].cpu())
-    size = scan.head.hidden_dim if scan.head else shard.spec.dim
+            parts.append(kmeans.unit_rows(scan.points(features_ND))[torch.from_numpy(inside - chunk.start)].cpu())
+    size = scan.points_dim(shard.spec.dim)
     return rows, torch.cat(parts) if parts else torch.zeros(0, size, dtype=torch.float16)
 
 

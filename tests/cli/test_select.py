@@ -72,6 +72,13 @@ def test_words_are_fields_of_the_strategy_or_of_selection(pool: str, alray: Alra
     assert "  selection.regim: unknown key. Did you mean `regime`?" in err
 
 
+def test_the_space_of_a_selection_is_a_word(pool: str, alray: Alray) -> None:
+    mlp = ["head.kind=mlp", "head.epochs=2", "selection.space=features"]
+    assert alray(*words(pool), *mlp)[0] == 0
+    code, _, err = alray(*words(pool, strategy="alfa_mix"), *mlp)
+    assert code == 2 and "`alfa_mix` mixes rows where the head is affine" in err
+
+
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
