@@ -15,7 +15,7 @@ from typing import NoReturn
 import typer
 
 from alray import log
-from alray.cli import check, features, report, run, select, status
+from alray.cli import check, features, pretrain, report, run, select, status
 from alray.errors import AlrayError
 
 app = typer.Typer(
@@ -26,8 +26,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (run.run, select.select, features.features, status.status, report.report, check.check):
-    app.command()(command)
+for one in (run.run, select.select, features.features, pretrain.pretrain, status.status, report.report, check.check):
+    app.command()(one)
 
 
 class Stopped(BaseException):

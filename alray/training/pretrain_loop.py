@@ -58,6 +58,8 @@ def loop(config: dict[str, Any], worker: Worker) -> None:
     while learner.done < epochs and not learner.collapsed:
         metrics = learner.epoch(learner.done)
         commit = learner.done == epochs or learner.collapsed or learner.done % every == 0
+        if commit and worker.rank == 0:
+            log.info("epoch %d of %d: %s", learner.done, epochs, metrics)
         worker.report(metrics, learner.save if commit else None)
 
 
@@ -127,8 +129,6 @@ class Learner:
             "unreadable": len(self.rows) - int(rows), "low_epochs": self.low,
             "seconds": round(seconds, 3), "pictures_per_second": round(rows / seconds, 1),
         }  # fmt: skip
-        if self.worker.rank == 0:
-            log.info("epoch %d of %d: %s", epoch + 1, self.settings.epochs, metrics)
         return metrics
 
     def save(self, folder: Path) -> None:

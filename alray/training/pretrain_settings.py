@@ -24,7 +24,9 @@ class PretrainConfig(ViewConfig):
     dim: int = Field(2048, ge=2)  # of the projections
     hidden: int = Field(512, ge=1)  # of the predictor
     layers: int = Field(2, ge=1, le=4)  # of the projector; 3 for large pictures in the paper
-    collapse: float = Field(0.1, ge=0, lt=1)  # spread below which an epoch counts as collapsed; 1 is fully spread
+    collapse: float = Field(
+        0.5, ge=0, lt=1
+    )  # spread below which an epoch counts as collapsed; a sound run stays above 0.9
     collapse_epochs: int = Field(5, ge=1)  # collapsed epochs in a row that stop the run
     checkpoint_every: int = Field(10, ge=1)  # epochs
     path: str | None = None  # folder outside the run, where results are kept; default: in `features.path`
