@@ -11,9 +11,9 @@ backbone and the frozen features, made once before any campaign), `settings/`, `
 is resumed. A way is a name and the settings that make it; words after the options are settings of all.
 
 Runs of `random` go to twice the budget, so that savings can be read without extending a curve. Each point of a curve
-has to be what is delivered there: give `training.when=every`. Because the first
-features are shared, no campaign pays for them: what they took is said below the tables. For hours that are to be
-reported use `--jobs 1` on a machine that does nothing else.
+has to be what is delivered there: give `training.when=every`. Because the first features are shared, no campaign pays
+for them: what they took is said below the tables. For hours that are to be reported use `--jobs 1` on a machine that
+does nothing else.
 """
 
 from __future__ import annotations

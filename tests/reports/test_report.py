@@ -136,9 +136,10 @@ def test_the_baseline_has_the_groups_own_strategy() -> None:
 
 def test_several_references_and_none_that_fits_has_to_be_named() -> None:
     runs = [made(regime, "random", 0, [0.5, 0.6]) for regime in ("standard", "svpp")]
-    runs.append(made("asvp", "margin", 0, [0.5, 0.6], switch="always"))
+    runs += [made("asvp", "margin", 0, [0.5, 0.6], switch="always"), made("svpp", "margin", 0, [0.5, 0.6])]
     why = row(report(group(runs)), "asvp/margin").saving.why
     assert why == "asvp/margin could stand against standard/random, svpp/random: name one in --reference"
+    assert row(report(group(runs)), "svpp/margin").reference == "svpp/random"  # trained in the end as it was itself
     mine = row(report(group(runs), reference="svpp/random"), "asvp/margin")
     assert mine.reference == "svpp/random"
 
