@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from alray.campaign import outlook
+from alray.campaign import costs, outlook
 from alray.campaign.costs import HOUR_S
 from alray.campaign.rounds import Round
 from alray.campaign.splits import Split
@@ -48,28 +48,40 @@ class Price:
     def sentence(self) -> str:
         """Say it in words."""
         unit, hours = ("GPU", self.gpu_hours) if self.gpu_hours else ("CPU", self.cpu_hours)
-        cost = f"Fine-tune and re-embed now: {hours:.2g} {unit}-hours = ${self.dollars:.2f}"
-        if self.labels is None:
+        cost = f"Fine-tune and re-embed now: {hours:.2g} {unit}-hours = {_said(self.dollars)}"
+        if self.labels is None or self.label_dollars is None:
             return f"{cost}; labels saved: unknown before there is a learning curve"
         least, how = "at least " if self.at_least else "", "as a trial measured" if self.measured else "as assumed"
-        saved = f"{least}{self.labels:,} labels = ${self.label_dollars:.2f}"
-        return f"{cost}; expected to save {saved}, {how}: {self.gain:.0%} fewer errors"
+        saved = f"{least}{self.labels:,} labels = {_said(self.label_dollars)}"
+        return f"{cost}; expected to save {saved}, if errors change by {-self.gain:+.0%}, {how}"
+
+
+def _said(dollars: float) -> str:
+    """Return dollars and cents, and what is less than a cent by its leading digits."""
+    return f"${dollars:,.2f}" if dollars >= 0.01 or not dollars else f"${dollars:.1g}"
 
 
 def estimate(place: Workplace, round: Round, rows: Split, rule: SwitchRule, classes: Sequence[str]) -> Price:
     """Return what fine-tuning on the labels so far and embedding the pool again would cost and save."""
-    seconds = _seconds(place, round, rows, rule, classes)
-    held, prices = place.runtime.resources, place.settings.costs
-    cpu, gpu = seconds * held.cpus / HOUR_S, seconds * held.gpus / HOUR_S
-    dollars = cpu * prices.cpu_hour + gpu * prices.gpu_hour
-    price = Price(seconds, cpu, gpu, dollars, rule.gain, False, None, None, False, None)
-    return _with_savings(price, place, round, rows)
+    price = _priced(_seconds(place, round, rows, rule, classes), place)
+    return _with_savings(replace(price, gain=rule.gain), place, round, rows)
 
 
 def again(before: Mapping[str, Any], gain: float | None, place: Workplace, round: Round, rows: Split) -> Price:
-    """Return the price of a decision with the gain that a trial has measured."""
-    price = Price(**before)
-    return price if gain is None else _with_savings(replace(price, gain=gain, measured=True), place, round, rows)
+    """Return the price of a decision with what fine-tuning has really taken, and the gain that a trial has measured."""
+    told, bill = Price(**before), outlook.bill(round.ledger, place.settings.costs, round)
+    took = costs.part(bill, ("align",)).seconds + _embedding(place, round, 0.0)
+    measured = gain is not None
+    price = replace(_priced(took, place), gain=gain if gain is not None else told.gain, measured=measured)
+    return _with_savings(price, place, round, rows)
+
+
+def _priced(seconds: float, place: Workplace) -> Price:
+    """Return the price of so many seconds of what is held."""
+    held, prices = place.runtime.resources, place.settings.costs
+    cpu, gpu = seconds * held.cpus / HOUR_S, seconds * held.gpus / HOUR_S
+    dollars = cpu * prices.cpu_hour + gpu * prices.gpu_hour
+    return Price(seconds, cpu, gpu, dollars, 0.0, False, None, None, False, None)
 
 
 def _seconds(place: Workplace, round: Round, rows: Split, rule: SwitchRule, classes: Sequence[str]) -> float:
@@ -81,7 +93,14 @@ def _seconds(place: Workplace, round: Round, rows: Split, rule: SwitchRule, clas
     with place.meter.stage("evidence", round.number):
         each: float = runtime.call(speed.seconds_per_picture, located, model, stage="price")
     passes = speed.TRAINED * recipe.epochs * len(rows.train) * (1.5 if rule.guard == "half" else 1.0)
-    return each * (passes / (recipe.workers or runtime.workers) + place.material.pool.rows / runtime.workers)
+    embedding = _embedding(place, round, each * place.material.pool.rows / runtime.workers)
+    return each * passes / (recipe.workers or runtime.workers) + embedding
+
+
+def _embedding(place: Workplace, round: Round, estimated: float) -> float:
+    """Return the seconds of embedding the pool: as it took in this run, or as estimated if that is more."""
+    bills = [outlook.bill(round.ledger, place.settings.costs, Round(round.ledger, n)) for n in range(round.number + 1)]
+    return max(estimated, *(costs.part(bill, ("features",)).seconds for bill in bills))
 
 
 def _with_savings(price: Price, place: Workplace, round: Round, rows: Split) -> Price:
