@@ -9,7 +9,7 @@ is no search that could fail, and no random number.
 The estimates' errors are not independent: every round scores the rows of the round before, and some more. If the errors
 of one row in two rounds correlate by ρ, two estimates share the variance ρ·min(se²). And no real curve is an exact
 power law: a wandering misfit is added (an Ornstein–Uhlenbeck process in ln n). ρ and the size of the misfit are part of
-the grid.
+the grid. What all estimates may be off by together (`bias`) is told by the caller.
 """
 
 from __future__ import annotations
@@ -69,21 +69,26 @@ class LearningCurve:
         accuracy: Sequence[float],
         se: Sequence[float],
         *,
+        bias: Sequence[float] = (),
         exponent: tuple[float, float] | None = None,
         reach: float = REACH,
     ) -> LearningCurve | None:
         """Return the curve of estimates `accuracy` ± `se` (standard errors) made with `labels` rows, in any order.
 
-        `exponent` is what is known of b, mean and deviation, in place of the weak prior. None where there are fewer
-        than two different numbers of labels, or, with an `exponent`, fewer than one. Raises ValueError for what is no
-        estimate: not finite, an accuracy outside [0, 1], no labels, an se that is not above 0.
+        `bias` is by how much all of them may be off together: of each the deviation, as a share of its error; none
+        where it is not given. `exponent` is what is known of b, mean and deviation, in place of the weak prior. None
+        where there are fewer than two different numbers of labels, or, with an `exponent`, fewer than one. Raises
+        ValueError for what is no estimate: not finite, an accuracy outside [0, 1], no labels, an se not above 0.
         """
         n_P, error_P, se_P = _checked(labels, accuracy, se)
         if len(torch.unique(n_P)) < (2 if exponent is None else 1):
             return None
         b_S, log_prior_S, floor_S = _shapes(exponent or EXPONENT)
+        bias_P = torch.tensor([*bias] or [0.0] * len(n_P), dtype=torch.float64)
         layers = tuple(
-            _Layer.of(n_P, error_P, se_P, b_S, floor_S, shared, size) for shared, _ in _SHARED for size, _ in _MISFIT
+            _Layer.of(n_P, error_P, se_P, bias_P, b_S, floor_S, shared, size)
+            for shared, _ in _SHARED
+            for size, _ in _MISFIT
         )
         log_prior_L = [math.log(p * q) for _, p in _SHARED for _, q in _MISFIT]
         fits = [layer.log_fit_S + log_prior_S + more for layer, more in zip(layers, log_prior_L, strict=True)]
@@ -164,12 +169,21 @@ class _Layer:
 
     @staticmethod
     def of(
-        n_P: Tensor, error_P: Tensor, se_P: Tensor, b_S: Tensor, floor_S: Tensor, shared: float, size: float
+        n_P: Tensor,
+        error_P: Tensor,
+        se_P: Tensor,
+        bias_P: Tensor,
+        b_S: Tensor,
+        floor_S: Tensor,
+        shared: float,
+        size: float,
     ) -> _Layer:
         """Weigh each shape by the estimates: `error_P` ± `se_P` with `n_P` labels."""
         log_n_P, variance_P = n_P.log(), se_P.square()
         scale = float((error_P / variance_P).sum() / (1 / variance_P).sum() + se_P.min())
         noise_PP = shared * torch.minimum(variance_P[:, None], variance_P) + (1 - shared) * torch.diag(variance_P)
+        off_P = bias_P * (error_P + se_P)
+        noise_PP += torch.outer(off_P, off_P)
         inverse_PP = torch.linalg.inv(noise_PP + _covariance(log_n_P, log_n_P, size * scale))
         g_SP = _shape(log_n_P, log_n_P.max(), b_S, floor_S)
         solved_SP = g_SP @ inverse_PP

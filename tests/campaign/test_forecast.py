@@ -82,8 +82,18 @@ def test_a_forecast_is_said_in_sentences() -> None:
     assert said[4].startswith("The target of 90.0% takes about ") and len(said) == 5
 
 
+def test_an_estimate_among_picked_rows_is_trusted_less() -> None:
+    def width(found: dict[str, Any]) -> float:
+        return float(found["now"]["high"] - found["now"]["low"])
+
+    drawn = [{**one, "rows": one["fitted"]} for one in power(6)]
+    picked = [{**one, "rows": one["fitted"] // 5} for one in power(6)]  # with the same standard errors
+    held_out = [{**one, "on": "holdout"} for one in picked]
+    assert width(made(picked)) > 1.2 * width(made(drawn)) > 1.2 * width(made(held_out))
+
+
 def test_a_target_has_a_price() -> None:
-    target = made(power(8, rows=5000), target=0.93)["target"]
+    target = made(power(8, rows=5000), target=0.94)["target"]
     low, mid, high = (target["labels"][name] for name in ("low", "mid", "high"))
     assert 0 < low < mid and (high is None or mid < high)
     assert target["dollars"]["mid"] == pytest.approx(mid * 0.05 + -(-mid // 100) * 0.5)  # by the rounds it takes

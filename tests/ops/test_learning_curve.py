@@ -16,6 +16,7 @@ from alray.ops.learning_curve import Interval, LearningCurve
 N = [40.0, 80.0, 120.0, 200.0]
 ERROR = [0.31, 0.22, 0.2, 0.16]
 SE = [0.05, 0.04, 0.04, 0.03]
+BIAS = [0.0, 0.1, 0.2, 0.3]  # shares of the error
 
 
 def fitted(labels: list[float], accuracy: list[float], se: float = 0.02) -> LearningCurve:
@@ -34,7 +35,7 @@ def predicted(curve: LearningCurve, labels: float) -> Interval:
 def test_the_closed_form_is_a_gaussian_with_a_very_wide_prior(shared: float, size: float) -> None:
     b_S, floor_S = torch.tensor([0.2, 0.5, 1.1]).double(), torch.tensor([0.0, 0.5, 0.9]).double()
     n_P, y_P, se_P = (torch.tensor(part).double() for part in (N, ERROR, SE))
-    layer = learning_curve._Layer.of(n_P, y_P, se_P, b_S, floor_S, shared, size)
+    layer = learning_curve._Layer.of(n_P, y_P, se_P, torch.tensor(BIAS).double(), b_S, floor_S, shared, size)
     ahead, wide = 350.0, 1e5
     mean_S, variance_S = layer.at(math.log(ahead))
     fits = []
@@ -45,6 +46,7 @@ def test_the_closed_form_is_a_gaussian_with_a_very_wide_prior(shared: float, siz
         whole = drift + wide * np.outer(g, g)
         for i, j in itertools.product(range(4), range(4)):
             whole[i, j] += SE[i] ** 2 if i == j else shared * min(SE[i], SE[j]) ** 2
+            whole[i, j] += BIAS[i] * (ERROR[i] + SE[i]) * BIAS[j] * (ERROR[j] + SE[j])
         seen, cross = whole[:4, :4], whole[4, :4]
         assert mean_S[shape] == pytest.approx(cross @ np.linalg.solve(seen, ERROR), abs=1e-5)
         assert variance_S[shape] == pytest.approx(whole[4, 4] - cross @ np.linalg.solve(seen, cross), abs=1e-5)
@@ -103,6 +105,14 @@ def test_fewer_than_two_numbers_of_labels_are_no_curve() -> None:
     assert LearningCurve.fit([50, 50], [0.8, 0.9], [0.02, 0.02]) is None
     assert LearningCurve.fit([], [], [], exponent=(0.5, 0.1)) is None
     assert LearningCurve.fit([50], [0.8], [0.02], exponent=(0.5, 0.1)) is not None
+
+
+def test_what_all_estimates_may_be_off_by_together_is_in_the_interval() -> None:
+    accuracy = [1 - e for e in ERROR]
+    plain, none, shared = (LearningCurve.fit(N, accuracy, SE, bias=bias) for bias in ((), [0.0] * 4, [0.4] * 4))
+    assert plain and none and shared and plain.predict(300) == none.predict(300)
+    found, wider = predicted(plain, 300), predicted(shared, 300)
+    assert wider.high - wider.low > 1.3 * (found.high - found.low)
 
 
 def test_a_known_exponent_is_believed() -> None:
