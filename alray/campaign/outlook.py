@@ -24,9 +24,6 @@ from alray.models import Head
 from alray.training import TrainSet, crossval, evaluate
 from alray.training.crossval import Estimate
 
-Series = tuple[list[float], list[float], list[float]]
-"""Labels, estimated accuracy, its standard error: one entry a round."""
-
 
 def estimate(place: Workplace, round: Round, rows: Split, head: Head) -> dict[str, Any] | None:
     """Return `training.crossval`'s numbers, `on` what they were measured, and `since` which round the features stand.
@@ -42,17 +39,16 @@ def estimate(place: Workplace, round: Round, rows: Split, head: Head) -> dict[st
     if found is None:
         return None
     on = "holdout" if standard else "cross-validation"
-    about = {"labels": len(labels), "on": on, "since": since(round.ledger, round.number)}
+    about = {"labels": len(labels), "fitted": len(rows.train), "on": on, "since": since(round.ledger, round.number)}
     return {**found.to_dict(), **about}
 
 
 def look(ledger: Ledger, settings: Settings, round: Round, found: dict[str, Any] | None) -> dict[str, Any]:
     """Return forecast.json: the round's estimate, and what the next rounds and the target are expected to cost."""
-    before = [Round(ledger, number) for number in range(round.number)]
-    estimates = [one.json(FORECAST)["estimate"] for one in before if one.has(FORECAST)] + [found]
-    bills = [one.json(rounds.COST) for one in before] + [bill(ledger, settings.costs, round)]
+    bills = [Round(ledger, number).json(rounds.COST) for number in range(round.number)]
+    bills.append(bill(ledger, settings.costs, round))
     coming = [settings.budget.wanted(round.number + ahead) for ahead in range(1, max(settings.forecast.rounds) + 1)]
-    known = [one for one in estimates if one is not None]
+    known = estimates(ledger, round.number - 1) + ([found] if found else [])
     rates = forecasts.rates(bills, settings.costs.price(None, None))
     said = forecasts.forecast(settings.forecast, known, coming=coming, rates=rates)
     return {**said, "estimate": found}
@@ -86,12 +82,11 @@ def since(ledger: Ledger, upto: int) -> int:
     return 0
 
 
-def series(ledger: Ledger, upto: int) -> Series:
-    """Return the estimates up to a round since the features in force began."""
-    numbers = (Round(ledger, number) for number in range(since(ledger, upto), upto + 1))
+def estimates(ledger: Ledger, upto: int) -> list[dict[str, Any]]:
+    """Return the estimates of the rounds up to one, in order; those that had none are left out."""
+    numbers = (Round(ledger, number) for number in range(upto + 1))
     found = [round.json(FORECAST)["estimate"] for round in numbers if round.has(FORECAST)]
-    known = [one for one in found if one is not None]
-    return [one["trained"] for one in known], [one["accuracy"] for one in known], [one["se"] for one in known]
+    return [one for one in found if one is not None]
 
 
 def _crossed(

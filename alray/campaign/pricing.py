@@ -11,16 +11,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from alray.campaign import costs, outlook
+from alray.campaign import costs, forecast, outlook
 from alray.campaign.costs import HOUR_S
 from alray.campaign.rounds import Round
 from alray.campaign.splits import Split
 from alray.campaign.workplace import Workplace
 from alray.models.backbone import plain
-from alray.ops.learning_curve import LearningCurve
 from alray.proxy.switch import SwitchRule
 from alray.training import TrainSet, evaluate, speed
 from alray.training import rows as rows_of
+
+REACH = 4.0
+"""Multiple of the labels so far that a saving is looked for in."""
 
 SAMPLE = 64
 """Pictures that the seconds of all are measured on."""
@@ -105,7 +107,9 @@ def _embedding(place: Workplace, round: Round, estimated: float) -> float:
 
 def _with_savings(price: Price, place: Workplace, round: Round, rows: Split) -> Price:
     """Add the labels that the old features would need for what the new ones are expected to know at once."""
-    curve = LearningCurve.fit(*outlook.series(round.ledger, round.number - 1))
+    estimates = outlook.estimates(round.ledger, round.number - 1)
+    since = outlook.since(round.ledger, round.number - 1)
+    curve = forecast.learning_curve(estimates, REACH) if estimates and estimates[-1]["since"] == since else None
     now = curve.predict(len(rows.train)) if curve else None
     if curve is None or now is None:
         return price
