@@ -30,10 +30,17 @@ def alray(folder: Path, *words: str) -> str:
     return ended.stdout
 
 
-def test_the_quickstart_ends_with_its_table_and_is_then_done(tmp_path: Path) -> None:
+HEADER = ["round", "new", "labels", "accuracy", "sampling", "s", "seconds", "label", "$", "compute", "$", "dollars"]
+
+
+def test_the_quickstart_shows_proxy_rounds_a_switch_and_a_fine_tune(tmp_path: Path) -> None:
     first = alray(tmp_path, "run", str(CONFIG))
-    assert first.split()[:6] == ["round", "new", "labels", "accuracy", "seconds", "dollars"]
+    assert first.split()[: len(HEADER)] == HEADER
     status = json.loads(alray(tmp_path, "status", "runs/quickstart", "--json"))
-    assert (status["state"], status["rounds"], status["labels"]) == ("done", 4, 160)
-    assert status["accuracy"][-1] > 0.9 > status["accuracy"][0]
+    assert (status["state"], status["rounds"], status["labels"]) == ("done", 6, 260)
+    fired = [one["round"] for one in status["switches"] if one["sentence"].startswith("Switch.")]
+    assert len(fired) == 1 and 2 <= fired[0] <= 4
+    assert [row["model"] for row in status["per_round"]] == ["head"] * 5 + ["fine_tune"]
+    before, after = status["accuracy"][fired[0] - 1], status["accuracy"][-1]
+    assert after > 0.93 and after > before
     assert alray(tmp_path, "run", str(CONFIG)) == first
