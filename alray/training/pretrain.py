@@ -70,8 +70,8 @@ def pretrain(
             "pre-training %s on %d pictures for %d epochs: %s", backbone.backbone, pool.rows, config.epochs, folder
         )
         _run(job, runtime, folder)
-    found = storage.read_json(storage.join(folder, RESULT))
-    return Pretrained(folder, found["metrics"], found["history"])
+    history = storage.read_json(storage.join(folder, RESULT))["history"]
+    return Pretrained(folder, history[-1], history)
 
 
 def _check(config: PretrainConfig, pool: Pool) -> None:
@@ -99,11 +99,12 @@ def _run(job: Job, runtime: Runtime, folder: str) -> None:
         max_failures=settings.max_failures,
     )
     assert result.checkpoint is not None  # the last epoch is always one
-    _check_trained(settings, result.metrics)
+    history = [epoch for commit in result.history for epoch in commit["epochs"]]
+    _check_trained(settings, history[-1])
     for file in (backbones.BACKBONE_FILE, backbones.META):
         storage.write_bytes(storage.join(folder, file), storage.read_bytes(storage.join(result.checkpoint, file)))
     found = {"schema": SCHEMA, "settings": settings.model_dump(mode="json"), "backbone": job.backbone.model_dump()}
-    storage.write_json(storage.join(folder, RESULT), {**found, "metrics": result.metrics, "history": result.history})
+    storage.write_json(storage.join(folder, RESULT), {**found, "history": history})
 
 
 def _check_trained(settings: PretrainConfig, metrics: dict[str, Any]) -> None:

@@ -52,15 +52,19 @@ class Job:
 
 
 def loop(config: dict[str, Any], worker: Worker) -> None:
-    """Train `config["job"]` to its last epoch, or until it has collapsed; some epochs are commits."""
-    learner = Learner(config["job"], worker)
+    """Train `config["job"]` to its last epoch, or until it has collapsed; some epochs are commits.
+
+    A commit's metrics hold those of all `epochs` since the last one: a report costs more than a small epoch does.
+    """
+    learner, since = Learner(config["job"], worker), []
     epochs, every = learner.settings.epochs, learner.settings.checkpoint_every
     while learner.done < epochs and not learner.collapsed:
-        metrics = learner.epoch(learner.done)
-        commit = learner.done == epochs or learner.collapsed or learner.done % every == 0
-        if commit and worker.rank == 0:
-            log.info("epoch %d of %d: %s", learner.done, epochs, metrics)
-        worker.report(metrics, learner.save if commit else None)
+        since.append(learner.epoch(learner.done))
+        if learner.done == epochs or learner.collapsed or learner.done % every == 0:
+            if worker.rank == 0:
+                log.info("epoch %d of %d: %s", learner.done, epochs, since[-1])
+            worker.report({"epochs": since}, learner.save)
+            since = []
 
 
 def rows_of(shards: tuple[Shard, ...]) -> Rows:
