@@ -8,7 +8,7 @@ from typing import Any
 from alray import storage
 from alray.campaign import costs, lease, opening, rounds, states
 from alray.campaign.ledger import Ledger
-from alray.campaign.rounds import Round
+from alray.campaign.rounds import ALIGNED, Round
 from alray.errors import RunError
 
 SWITCH, FORECAST = "switch.json", "forecast.json"
@@ -81,10 +81,16 @@ def status(run: str) -> Status:
         outstanding=balance.outstanding,
         driver=holder.sentence() if holder is not None and driving else None,
         message=last["message"],
-        switches=[{**one.json(SWITCH), "round": one.number} for one in done if one.has(SWITCH)],
+        switches=[_decision(one) for one in done if one.has(SWITCH)],
         forecast=done[-1].json(FORECAST) if done and done[-1].has(FORECAST) else None,
         **{name: round(sum(row[name] for row in per_round), 6) for name in SUMS},
     )
+
+
+def _decision(round: Round) -> dict[str, Any]:
+    """Return a round's switch.json, and in `came_of_it` what its alignment ended with; None where there was none."""
+    came_of_it = round.json(ALIGNED)["reason"] if round.has(ALIGNED) else None
+    return {**round.json(SWITCH), "round": round.number, "came_of_it": came_of_it}
 
 
 def ready(run: str) -> bool:

@@ -45,10 +45,17 @@ def print_rounds(status: Status) -> None:
         rows.append(["total", f"{status.labels:,}", "", "", *_bill(asdict(status), seconds)])
     show.table(COLUMNS, rows)
     for decision in status.switches:
-        print(f"round {decision['round']}: {decision['sentence']}")
+        for line in _decided(decision):
+            print(f"round {decision['round']}: {line}")
     for sentence in (status.forecast or {}).get("sentences", []):
         print(sentence)
     print(f"{status.state}: {status.message or status.driver or _meaning(status.state)}")
+
+
+def _decided(decision: Mapping[str, Any]) -> list[str]:
+    """Return what a round decided and what came of it; nothing where there was nothing to decide any more."""
+    said = [] if decision.get("refusal") else [decision["sentence"]]
+    return said + ([decision["came_of_it"]] if decision.get("came_of_it") else [])
 
 
 def _round(row: Mapping[str, Any]) -> list[str]:

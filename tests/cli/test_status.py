@@ -47,12 +47,17 @@ def test_the_bill_stands_beside_the_accuracy(capsys: pytest.CaptureFixture[str])
 
 
 def test_decisions_and_forecast_stand_below(capsys: pytest.CaptureFixture[str]) -> None:
-    switches = [{"round": 3, "sentence": "Fine-tune and re-embed now."}, {"round": 5, "sentence": "Not yet."}]
+    switches: list[dict[str, Any]] = [
+        {"round": 2, "sentence": "Not yet."},
+        {"round": 3, "sentence": "Fine-tune and re-embed now.", "came_of_it": "Features updated."},
+        {"round": 4, "sentence": "The features stay: done once.", "refusal": "done once"},
+    ]
     print_rounds(status(1, switches=switches, forecast={"sentences": ["40 more buy 1 %.", "The target is far."]}))
-    said = capsys.readouterr().out.splitlines()[-5:]
-    assert said[:4] == [
+    said = capsys.readouterr().out.splitlines()[-6:]
+    assert said[:5] == [
+        "round 2: Not yet.",
         "round 3: Fine-tune and re-embed now.",
-        "round 5: Not yet.",
+        "round 3: Features updated.",
         "40 more buy 1 %.",
         "The target is far.",
     ]
