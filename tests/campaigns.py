@@ -58,6 +58,18 @@ def picture_settings(data: Path, run: Path) -> Settings:
     return settings(data, run, **more)
 
 
+def regime_settings(data: Path, run: Path, **more: Any) -> Settings:
+    """Return two rounds on pictures, whose backbone is pre-trained for one epoch, and a control arm."""
+    raw = picture_settings(data, run).model_dump(mode="json")
+    recipe = {"name": "auto", "fine_tune": {"epochs": 1}, "lp_ft": {"epochs": 1}}
+    own = {
+        "pretrain": {"epochs": 1, "batch": 32, "dim": 8, "hidden": 4},
+        "budget": {**raw["budget"], "control": 0.34},
+        "training": {"when": "last", "recipe": recipe},
+    }
+    return parse({**raw, **own, **more})
+
+
 def raw_settings(data: Path, run: Path | str, **more: Any) -> dict[str, Any]:
     """Return the settings of three rounds: 12, 6 and 3 labels."""
     return {
@@ -96,8 +108,20 @@ def ledger(folder: Path) -> dict[str, object]:
         "heads": [r["sha256"]["head.safetensors"] for r in records],
         "picks": [pq.read_table(r / "picks.parquet").to_pylist() for r in rounds],
         "labels": [pq.read_table(r / "labels.parquet", columns=["id", "label"]).to_pylist() for r in rounds],
+        "estimates": [r["estimate"] for r in records],
+        "switches": [_decided(r / "switch.json", "fire", "labels", "evidence", "numbers", "refusal") for r in rounds],
+        "trials": [_decided(r / "trial.json", "verdict", "gain", "accuracy") for r in rounds],
+        "aligned": [_decided(r / "aligned.json", "accepted", "verdict", "gain", "recipe", "settings") for r in rounds],
         "asks": asks,
         "answers": answers,
         "state": now.state,
         "label_dollars": now.label_dollars,
     }
+
+
+def _decided(file: Path, *fields: str) -> dict[str, Any] | None:
+    """Return what a decision was and stood on; what it cost is a matter of the clock."""
+    if not file.exists():
+        return None
+    found = json.loads(file.read_text())
+    return {name: found.get(name) for name in fields}

@@ -1,8 +1,8 @@
 """Kill a driver at its commits, run the same command again, and print what the ledger then holds, a line each.
 
-Usage: python kills.py KIND DATA FOLDER WHICH. KIND is features or pictures; WHICH is all: every commit, or kinds: one
-commit of each kind, in the middle of the run. A script of its own, so that each driver is a fork of one warm process.
-The first line is an uninterrupted run's.
+Usage: python kills.py KIND DATA FOLDER WHICH. KIND is one of `CAMPAIGNS`; WHICH is all: every commit, kinds: one
+commit of each kind, in the middle of the run, or decisions: those that settle what round 0 selects by. A script of its
+own, so that each driver is a fork of one warm process. The first line is an uninterrupted run's.
 """
 
 from __future__ import annotations
@@ -14,17 +14,28 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
 import torch
-from campaigns import ledger, picture_settings, settings
+from campaigns import ledger, picture_settings, regime_settings, settings
 
 from alray import storage
-from alray.campaign import run
+from alray.campaign import Settings, run
 
 KILLED = -1
+
+CAMPAIGNS: Mapping[str, Callable[[Path, Path], Settings]] = {
+    "features": settings,
+    "pictures": picture_settings,
+    "standard": lambda data, folder: regime_settings(data, folder, regime="standard"),
+    "asvp": lambda data, folder: regime_settings(data, folder, regime="asvp", switch={"at": 15}),
+    "unguarded": lambda data, folder: regime_settings(
+        data, folder, regime="asvp", switch={"at": 15, "guard": "none"}, pretrain=None
+    ),
+}
+"""What is killed: `asvp` tries its new features on half of the labels, `unguarded` takes them unseen."""
 
 
 def fork(work: Callable[[], None]) -> int:
@@ -45,7 +56,7 @@ def fork(work: Callable[[], None]) -> int:
 
 def drive(kind: str, data: Path, folder: Path) -> None:
     """Run the campaign."""
-    run(picture_settings(data, folder) if kind == "pictures" else settings(data, folder))
+    run(CAMPAIGNS[kind](data, folder))
 
 
 def watch(before: Callable[[str], None], after: Callable[[str], None]) -> None:
@@ -113,12 +124,25 @@ def middles(commits: list[str]) -> list[int]:
     return sorted(numbers[len(numbers) // 2] for numbers in kinds.values())
 
 
+def decisions(commits: list[str]) -> list[int]:
+    """Return the numbers of the commits that settle what is selected by: a backbone, a trial, a decision."""
+    settling = re.compile(r"/0000/.*(switch|trial|aligned|forecast|latest)\.json$|pretrained\.json$|-0000-align\.json$")
+    return [k for k, uri in enumerate(commits) if settling.search(uri)]
+
+
+CHOICES: Mapping[str, Callable[[list[str]], list[int]]] = {
+    "all": lambda commits: list(range(len(commits))),
+    "kinds": middles,
+    "decisions": decisions,
+}
+
+
 def main() -> None:
     """Go through the commits."""
     kind, data, folder, which = sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4]
     commits = survey(kind, data, folder / "whole")
     print(json.dumps(ledger(folder / "whole")), flush=True)
-    for k in range(len(commits)) if which == "all" else middles(commits):
+    for k in CHOICES[which](commits):
         for after in (False, True):
             mine = folder / f"{k}-{after}"
             kill(kind, data, mine, k, after=after)

@@ -39,6 +39,10 @@ def test_each_kind_of_commit(data: Path, tmp_path: Path) -> None:
     check("features", data, tmp_path, "kinds", kills=28)
 
 
+def test_each_decision_of_an_alignment(data: Path, tmp_path: Path) -> None:
+    check("asvp", data, tmp_path, "decisions", kills=22)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_every_commit(data: Path, tmp_path: Path) -> None:
@@ -49,3 +53,10 @@ def test_every_commit(data: Path, tmp_path: Path) -> None:
 @pytest.mark.timeout(1800)
 def test_commits_of_features_and_training(data: Path, tmp_path: Path) -> None:
     check("pictures", data, tmp_path, "all", kills=150)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("regime", ["asvp", "unguarded", "standard"])
+def test_every_commit_of_a_regime(regime: str, data: Path, tmp_path: Path) -> None:
+    check(regime, data, tmp_path, "all", kills=100)
