@@ -149,7 +149,7 @@ def _campaign(config: str, words: list[str]) -> Iterator[Finding]:
     except AlrayError as error:
         yield Finding("wrong", "settings", str(error))
         return
-    yield Finding("ok", "settings", f"{config}: {settings.strategy.name}, {settings.labeller.name}")
+    yield Finding("ok", "settings", f"{config}: {_told(settings)}")
     yield from _places(settings)
     try:
         pool = Pool.open(settings.pool)
@@ -159,6 +159,11 @@ def _campaign(config: str, words: list[str]) -> Iterator[Finding]:
         yield Finding("ok", "pool", repr(pool))
         yield from _rows(settings, pool)
     yield _tried("runtime", lambda: _runtime(settings))
+
+
+def _told(settings: Settings) -> str:
+    switch = f" with the switch {settings.switch.name}" if settings.regime == "asvp" else ""
+    return f"{settings.strategy.name}, {settings.regime}{switch}, {settings.labeller.name}"
 
 
 def _places(settings: Settings) -> Iterator[Finding]:
