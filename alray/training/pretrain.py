@@ -30,8 +30,8 @@ RESULT = "pretrained.json"
 """Written last: where it is, the run is over."""
 
 SCHEMA = 1
-NOT_THE_RESULT = {"path", "workers", "cache_bytes", "max_failures", "checkpoint_every", "collapse", "collapse_epochs"}
-"""Settings that do not change what a run makes, or that only say when to give it up."""
+NOT_THE_RESULT = {"path", "workers", "cache_bytes", "max_failures", "checkpoint_every"}
+"""Settings that do not change what a run makes, or when it ends."""
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from alray import seeds
@@ -107,7 +108,9 @@ class Learner:
         start, job = time.perf_counter(), self.job
         batches = plan.epoch_batches(len(self.rows), self.settings.batch, seed=job.seed, epoch=epoch)
         shares = [plan.share(batch, self.worker.rank, self.worker.world) for batch in batches]
-        sums, spread, step = torch.zeros(2, dtype=torch.float64), Spread(self.settings.dim), 0
+        # Sums stay on the device: to read one in every step would make a GPU wait for it.
+        sums = torch.zeros(2, dtype=torch.float64, device=self.worker.device)
+        spread, step = Spread(self.settings.dim, self.worker.device), 0
         with self._own_stream(epoch):
             for window in plan.windows(shares, WINDOW_ROWS):
                 found = self.pictures.load(np.concatenate(window))
@@ -158,7 +161,7 @@ class Learner:
         self.optimiser.step()
         for z in (z1, z2):
             spread.add(z[: len(index)])
-        return torch.tensor([float(loss.detach()), len(index)], dtype=torch.float64)
+        return F.pad(loss.detach().double()[None], (0, 1), value=float(len(index)))
 
     @property
     def synchronised(self) -> bool:
@@ -184,11 +187,9 @@ class Learner:
 
     def _summed(self, sums: Tensor) -> Tensor:
         """Return the sum over all workers."""
-        if self.worker.world == 1:
-            return sums
-        total = sums.to(self.worker.device)
-        torch.distributed.all_reduce(total)
-        return total.cpu()
+        if self.worker.world > 1:
+            torch.distributed.all_reduce(sums)
+        return sums.cpu()
 
     def _set_lr(self, epochs: float) -> None:
         """Set the learning rate after so many epochs: a warm-up, then a cosine; the predictor's is constant."""

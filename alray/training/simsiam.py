@@ -59,14 +59,15 @@ class Spread:
     are within a step and a worker, so that neither the moving weights nor the number of workers can pass for spread.
     """
 
-    def __init__(self, dim: int) -> None:
-        self.sums = torch.zeros(dim + 1, dtype=torch.float64)  # variance × rows of each dimension, rows: add workers'
+    def __init__(self, dim: int, device: torch.device | str = "cpu") -> None:
+        # Variance × rows of each dimension, and rows; those of several workers can be added.
+        self.sums = torch.zeros(dim + 1, dtype=torch.float64, device=device)
 
     def add(self, z_ND: Tensor) -> None:
         """Count the projections of one view in one step."""
         if len(z_ND) > 1:
-            variance = F.normalize(z_ND.float(), dim=1).var(0).double().cpu()
-            self.sums += len(z_ND) * torch.cat([variance, torch.ones(1, dtype=torch.float64)])
+            variance_D = F.normalize(z_ND.float(), dim=1).var(0).double()
+            self.sums += len(z_ND) * F.pad(variance_D, (0, 1), value=1.0)
 
     @staticmethod
     def of(sums: Tensor) -> float | None:

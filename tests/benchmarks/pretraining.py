@@ -99,7 +99,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--runtime", choices=["local", "ray"], default="local")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("words", nargs="*", metavar="key=value")
-    return parser.parse_args()
+    return parser.parse_intermixed_args()
 
 
 def open_task(work: Path, pictures: Path | None, rows: int | None, tests: int | None) -> Task:

@@ -69,12 +69,13 @@ def test_the_second_call_finds_the_first_and_trains_nothing(
     first = train(config, pool)
     monkeypatch.setattr(LocalRuntime, "train", lambda *_, **__: pytest.fail("it was trained again"))
     assert train(config, pool) == first
-    other_hands = {"workers": 5, "cache_bytes": 0, "max_failures": 0, "checkpoint_every": 3, "collapse": 0.01}
+    other_hands = {"workers": 5, "cache_bytes": 0, "max_failures": 0, "checkpoint_every": 3}
     assert train(config.model_copy(update=other_hands), pool) == first
 
 
 @pytest.mark.parametrize(
-    "changed", [{"lr": 0.4}, {"epochs": 3}, {"crop_scale": 0.5}, {"flip": True}, {"dim": 8}, {"rotate": 5.0}]
+    "changed",
+    [{"lr": 0.4}, {"epochs": 3}, {"crop_scale": 0.5}, {"flip": True}, {"dim": 8}, {"rotate": 5.0}, {"collapse": 0.1}],
 )
 def test_other_settings_are_another_run(pool: Pool, tmp_path: Path, changed: dict[str, Any]) -> None:
     one = settings(tmp_path)
