@@ -21,6 +21,7 @@ from alray.campaign.workplace import Workplace
 from alray.proxy import guard
 from alray.proxy.evidence import Evidence, measure
 from alray.proxy.switch import Always, SwitchRule
+from alray.runtime.threads import one_thread
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +104,7 @@ def _evidence(case: Case) -> Evidence:
     place, number = case.place, case.round.number
     rows = rounds.unseen(case.round.ledger, number, case.rows.train, case.labels)
     labels, scan = {i: case.labels[i] for i in rows}, place.scan
-    with place.meter.stage("evidence", number):
+    with place.meter.stage("evidence", number), one_thread():  # the switch may hang on the last bit
         return measure(scan.moments(labels, case.classes), scan.coordinates())
 
 
@@ -155,10 +156,14 @@ def _attempt(case: Case, decision: dict[str, Any]) -> dict[str, Any]:
 
 
 def _tried(case: Case) -> dict[str, Any]:
-    """Fine-tune on half of the labels, once, and judge the features by the other half and the held-out rows."""
+    """Fine-tune on half of the labels, once, and judge the features by the other half and the held-out rows.
+
+    Features in force that are themselves fine-tuned know what they were trained on, and would be favoured by it.
+    """
     if not case.round.has(TRIAL):
         parts = guard.halves(case.rows.train, case.place.settings.seed)
-        others = {**parts.second, **case.rows.holdout}
+        known = rounds.seen(case.round.ledger, case.round.number, case.rows.train)
+        others = {i: label for i, label in {**parts.second, **case.rows.holdout}.items() if i not in known}
         if parts.first and others:
             made = _tuned(case, parts.first, "trial")
             where = delivery.checkpoint(case.round, made)

@@ -124,14 +124,18 @@ def aligned(ledger: Ledger, upto: int) -> tuple[int, str] | None:
     return None
 
 
-def unseen(ledger: Ledger, upto: int, train: Collection[str], labelled: Iterable[str]) -> list[str]:
-    """Return which labelled rows were drawn at random and are new to the backbone in force in round `upto`.
+def seen(ledger: Ledger, upto: int, train: Collection[str]) -> set[str]:
+    """Return which of the rows that train are known to the backbone in force in round `upto`.
 
     A pre-trained backbone has seen no label. A fine-tuned one has seen those that trained in the round that made it.
     """
     made = aligned(ledger, upto)
-    known = set() if made is None else set(Round(ledger, made[0]).labels().mapping()) & set(train)
-    random = drawn(ledger, upto)
+    return set() if made is None else set(Round(ledger, made[0]).labels().mapping()) & set(train)
+
+
+def unseen(ledger: Ledger, upto: int, train: Collection[str], labelled: Iterable[str]) -> list[str]:
+    """Return which labelled rows were drawn at random and are new to the backbone in force in round `upto`."""
+    known, random = seen(ledger, upto, train), drawn(ledger, upto)
     return [i for i in labelled if i in random and i not in known]
 
 

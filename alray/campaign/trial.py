@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
+from alray.campaign import rounds
 from alray.campaign.rounds import Round
 from alray.campaign.workplace import Workplace
 from alray.models import Head
 from alray.proxy import guard
+from alray.runtime.threads import one_thread
 from alray.table import Table
 from alray.training import TrainSet, evaluate, fit_head
 from alray.training import rows as rows_of
@@ -26,48 +28,81 @@ def judge(
     held_out: Mapping[str, str],
     classes: Sequence[str],
 ) -> dict[str, Any]:
-    """Return the verdict on a checkpoint's features, and `gain`: the share of the proxy's errors that it takes away.
+    """Return the verdict on a checkpoint's features, and `gain`: the share of a proxy's errors that they take away.
 
-    `held_out` are rows, with their labels, that the checkpoint was not trained on; the proxy that it is compared with
-    is fitted on the features in force of the rows that it was `trained` on.
+    `held_out` are rows, with their labels, that the checkpoint was not trained on. Both proxies are fitted on the rows
+    that it was `trained` on: one on the features in force, one on the checkpoint's, as a round would fit it.
     """
     old = _before(place, round, trained, held_out, classes)
     place.release()
-    runtime = place.runtime
-    with place.meter.stage("align", round.number):
-        rows = TrainSet(place.material.pool, list(held_out), list(held_out.values()), classes)
-        model = evaluate.Model.of_checkpoint(checkpoint)
-        found = evaluate.outputs(model.body(), rows_of.locate(rows), runtime, stage="trial")
-    new = Table(found.ids, {"features": torch.from_numpy(found.values.astype(np.float32))})
-    assert model.head is not None
-    new = new.with_columns(logits=Head.load(model.head).logits(new["features"]))
-    return _compared(old, new, held_out, classes)
+    new = _after(place, round, checkpoint, trained, held_out, classes)
+    return _compared(old, new, held_out, classes, rounds.drawn(round.ledger, round.number))
 
 
 def _before(
     place: Workplace, round: Round, trained: Mapping[str, str], held_out: Mapping[str, str], classes: Sequence[str]
 ) -> Table:
     """Return the held-out rows with their features in force, and the logits of a proxy fitted on the trained rows."""
-    scan, settings = place.scan, place.settings
+    scan = place.scan
     with place.meter.stage("align", round.number):
-        known, judged = scan.rows(trained), scan.rows(held_out)
-        texts = [trained[i] for i in known.ids]
-        arguments = (settings.head, known["features"].numpy(), texts, list(classes), settings.seed)
-        head: Head = scan.runtime.call(fit_head, *arguments, stage="trial")
-        return judged.with_columns(logits=head.logits(judged["features"]))
+        return _with_proxy(place, scan.rows(trained), scan.rows(held_out), trained, classes)
 
 
-def _compared(old: Table, new: Table, labels: Mapping[str, str], classes: Sequence[str]) -> dict[str, Any]:
-    """Judge both on the rows that both could read."""
+def _after(
+    place: Workplace,
+    round: Round,
+    checkpoint: str,
+    trained: Mapping[str, str],
+    held_out: Mapping[str, str],
+    classes: Sequence[str],
+) -> Table:
+    """Return the same with the checkpoint's features; rows that these are not finite of are left out, as of a pool."""
+    labels, runtime = {**trained, **held_out}, place.runtime
+    with place.meter.stage("align", round.number):
+        rows = TrainSet(place.material.pool, list(labels), list(labels.values()), classes)
+        model = evaluate.Model.of_checkpoint(checkpoint).body()
+        found = evaluate.outputs(model, rows_of.locate(rows), runtime, stage="trial")
+        table = Table(found.ids, {"features": torch.from_numpy(found.values.astype(np.float32))})
+        fine = [i for i, row in zip(found.ids, found.values, strict=True) if np.isfinite(row).all()]
+        known, judged = (table.take(_places(table, [i for i in fine if i in part])) for part in (trained, held_out))
+        return _with_proxy(place, known, judged, trained, classes)
+
+
+def _with_proxy(
+    place: Workplace, known: Table, judged: Table, trained: Mapping[str, str], classes: Sequence[str]
+) -> Table:
+    """Return the judged rows with the logits of a proxy fitted on the known ones; no row where none is known."""
+    if not len(known.ids):
+        judged = judged.take(np.zeros(0, dtype=np.int64))
+        return judged.with_columns(logits=torch.zeros(0, len(classes)))
+    texts, settings = [trained[i] for i in known.ids], place.settings
+    arguments = (settings.head, known["features"].numpy(), texts, list(classes), settings.seed)
+    head: Head = place.runtime.call(fit_head, *arguments, stage="trial")
+    with one_thread():
+        return judged.with_columns(logits=head.logits(judged["features"].float()))
+
+
+def _compared(
+    old: Table, new: Table, labels: Mapping[str, str], classes: Sequence[str], drawn: Collection[str]
+) -> dict[str, Any]:
+    """Judge both on the rows that both could read; count errors on those that were `drawn` at random.
+
+    The others were picked because the old features do not explain them: new ones would seem to gain much on these.
+    """
     both = sorted(set(old.ids) & set(new.ids))
     if not both:
         return {"verdict": guard.unjudged("no held-out row can be read").to_dict(), "gain": None, "accuracy": None}
     target_N = label_numbers([labels[i] for i in both], classes)
     old, new = (table.take(_places(table, both)) for table in (old, new))
-    verdict = guard.judge(old["features"].numpy(), new["features"].numpy(), target_N.numpy(), len(classes))
-    wrong = [float((table["logits"].argmax(1) != target_N).double().mean()) for table in (old, new)]
-    gain = 1 - wrong[1] / wrong[0] if wrong[0] else None
-    return {"verdict": verdict.to_dict(), "gain": gain, "accuracy": {"before": 1 - wrong[0], "after": 1 - wrong[1]}}
+    with one_thread():
+        verdict = guard.judge(old["features"].numpy(), new["features"].numpy(), target_N.numpy(), len(classes))
+    drawn_N = np.array([i in drawn for i in both])
+    if not drawn_N.any():
+        return {"verdict": verdict.to_dict(), "gain": None, "accuracy": None}
+    right = [float((table["logits"].argmax(1) == target_N).numpy()[drawn_N].mean()) for table in (old, new)]
+    gain = 1 - (1 - right[1]) / (1 - right[0]) if right[0] < 1 else None
+    accuracy = {"rows": int(drawn_N.sum()), "before": right[0], "after": right[1]}
+    return {"verdict": verdict.to_dict(), "gain": gain, "accuracy": accuracy}
 
 
 def _places(table: Table, ids: Sequence[str]) -> np.ndarray:

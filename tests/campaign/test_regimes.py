@@ -117,7 +117,7 @@ def test_the_guard_really_judges(data: Path, tmp_path: Path) -> None:
     train = pq.read_table(tmp_path / "run/rounds/0001/labels.parquet").num_rows
     assert 0 < verdict["rows"] < train
     assert verdict["accepted"] == (verdict["after"] > verdict["before"])
-    assert set(trial["accuracy"]) == {"before", "after"}
+    assert set(trial["accuracy"]) == {"rows", "before", "after"}
 
 
 def test_the_holdout_may_judge_instead(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
