@@ -7,6 +7,7 @@ in common. Others are drawn apart.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -19,7 +20,7 @@ from alray.reports.curves import Curve, FloatArray, mean
 
 DRAWS = 1000
 LEVEL = 0.9
-"""Share of draws that an interval holds. If more draws than the rest are undefined, no interval can be stated."""
+"""What an interval is meant to hold. If more draws than the rest are undefined, no interval can be stated."""
 
 
 class Outside(Exception):
@@ -81,8 +82,17 @@ def estimate(formula: Callable[..., float], *repeats: Repeats) -> Estimate:
     defined = [one for one in found if one is not None]
     low = high = None
     if value is not None and len(defined) >= LEVEL * DRAWS:
-        low, high = np.quantile(defined, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]).tolist()
+        tail = tail_of(min(len(one.by_seed) for one in repeats))
+        low, high = np.quantile(defined, [tail, 1 - tail]).tolist()
     return Estimate(value, low, high, len(defined), DRAWS, why)
+
+
+def tail_of(count: int) -> float:
+    """Return the share of draws that is cut off at either end, of the means of this many seeds (two or more)."""
+    from scipy import stats  # here: every command would wait for it
+
+    t = float(stats.t.ppf((1 - LEVEL) / 2, count - 1))
+    return float(stats.norm.cdf(t * math.sqrt(count / (count - 1))))
 
 
 def _value(formula: Callable[..., float], curves: list[Curve] | tuple[Curve, ...]) -> tuple[float | None, str]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from alray.reports.curves import Curve
-from alray.reports.repeats import DRAWS, Estimate, Outside, Repeats, estimate
+from alray.reports.repeats import DRAWS, Estimate, Outside, Repeats, _counts, estimate, tail_of
 
 
 def repeats(*rows: list[float], first: int = 0) -> Repeats:
@@ -20,13 +20,31 @@ def best(curve: Curve) -> float:
 
 
 def test_the_interval_is_that_of_all_resamples() -> None:
-    tops = [0.5, 0.55, 0.52, 0.6, 0.58]
+    """Its tails are those of a t interval: of five seeds 0.86 % and not 5 % at either end."""
+    tops, tail = [0.5, 0.55, 0.52, 0.6, 0.58], 0.00857
     found = estimate(best, repeats(*([0.1, 0.2, top] for top in tops)))
     every = [np.mean(drawn) for drawn in itertools.product(tops, repeat=5)]  # 3125 equally likely ones
     assert found.value == pytest.approx(np.mean(tops))
-    assert found.low == pytest.approx(np.quantile(every, 0.05), abs=0.004)
-    assert found.high == pytest.approx(np.quantile(every, 0.95), abs=0.004)
+    assert found.low == pytest.approx(np.quantile(every, tail), abs=0.005)
+    assert found.high == pytest.approx(np.quantile(every, 1 - tail), abs=0.005)
     assert (found.defined, found.draws, found.why) == (DRAWS, DRAWS, "")
+
+
+def test_the_tails_of_few_seeds_are_wider() -> None:
+    """Oracle: a normal interval as long as the t interval, with the deviation of the resampled mean (divisor n)."""
+    for count, expected in ((5, 0.00857), (10, 0.02666)):
+        assert tail_of(count) == pytest.approx(expected, abs=1e-5)
+    assert tail_of(2) < tail_of(3) < tail_of(5) < tail_of(100) < 0.05
+    assert tail_of(100_000) == pytest.approx(0.05, abs=1e-4)
+
+
+def test_ninety_percent_of_five_seeds_hold_the_truth_nearly_that_often() -> None:
+    rng, held, times = np.random.default_rng(0), 0, 300
+    counts = _counts((0, 1, 2, 3, 4)) / 5
+    for scores in rng.normal(size=(times, 5)):
+        low, high = np.quantile(counts @ scores, [tail_of(5), 1 - tail_of(5)])
+        held += low <= 0 <= high
+    assert 0.82 < held / times < 0.92
 
 
 def test_seeds_that_agree_leave_no_doubt() -> None:
