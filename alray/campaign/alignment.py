@@ -81,8 +81,8 @@ def _decision(case: Case) -> dict[str, Any]:
     decision = case.rule.decide([*_history(case), evidence], labels=len(case.labels), classes=len(case.classes))
     refusal = _refusal(case)
     fire = decision.fire and refusal is None
-    said, price = f"The features stay: {refusal}.", None
-    if refusal is None:
+    said, price = decision.reason if refusal is None else f"The features stay: {refusal}.", None
+    if refusal is None and case.place.material.pool.kind != "features":  # those came without a backbone
         found = pricing.estimate(case.place, case.round, case.rows, case.rule, case.classes)
         said, price = f"{decision.reason} {found.sentence()}.", found.to_dict()
     return {

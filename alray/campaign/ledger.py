@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from alray import storage
-from alray.errors import LabelsError, LedgerError
+from alray.errors import LabelsError, LedgerError, StoragePathError
 from alray.labelling import CANCELLED, LABELLED, SKIPPED, Ask, Labels
 from alray.labelling.labels import SCHEMA as LABELS_SCHEMA
 
@@ -54,6 +54,15 @@ class Balance:
     def committed(self) -> int:
         """Labels that count against the budget: paid, or asked for and not yet answered."""
         return self.paid + self.outstanding
+
+
+class Record(dict[str, Any]):
+    """An object in a JSON file of the run. A field that it lacks was there once: the file is at fault, not the code."""
+
+    uri = ""
+
+    def __missing__(self, field: str) -> Any:
+        raise _corrupt(self.uri, f"it has no `{field}`")
 
 
 class Ledger:
@@ -200,13 +209,20 @@ class Ledger:
         return self._kept[name]
 
     def _read_json(self, name: str) -> dict[str, Any]:
+        def record(pairs: list[tuple[str, Any]]) -> Record:
+            made = Record(pairs)
+            made.uri = self.uri(name)
+            return made
+
         try:
-            value = json.loads(storage.read_bytes(self.uri(name)))
+            value: dict[str, Any] = json.loads(storage.read_bytes(self.uri(name)), object_pairs_hook=record)
             if value["schema"] != 1:
                 raise LedgerError(f"{self.uri(name)} has schema {value['schema']}; this alray reads schema 1.")
+        except StoragePathError as e:
+            raise self._corrupt(name, "it is gone") from e
         except (ValueError, KeyError, TypeError) as e:
             raise self._corrupt(name, e) from e
-        return dict(value)
+        return value
 
     def _read_asks(self, name: str) -> list[Ask]:
         run = self.name()
@@ -229,10 +245,7 @@ class Ledger:
             raise self._corrupt(name, e) from e
 
     def _corrupt(self, name: str, why: object) -> LedgerError:
-        return LedgerError(
-            f"{self.uri(name)} is not readable as what alray wrote there ({why}). Nothing was overwritten: "
-            "restore this file from a copy, or start a new run."
-        )
+        return _corrupt(self.uri(name), why)
 
 
 def to_parquet(table: pa.Table) -> bytes:
@@ -247,6 +260,13 @@ def _balance(asks: Sequence[Ask], answers: Labels) -> Balance:
     status, had = Counter(answers.column("status")), set(answers.column("request_id"))
     outstanding = sum(ask.request_id not in had for ask in asks)
     return Balance(len(asks), status[LABELLED], status[SKIPPED], status[CANCELLED], outstanding)
+
+
+def _corrupt(uri: str, why: object) -> LedgerError:
+    return LedgerError(
+        f"{uri} is not readable as what alray wrote there ({why}). Nothing was overwritten: "
+        "restore this file from a copy, or start a new run."
+    )
 
 
 def _refuse() -> None:

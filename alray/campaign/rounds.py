@@ -18,7 +18,7 @@ T = TypeVar("T")
 PICKS, SELECTION, LABELS, HEAD = "picks.parquet", "selection.json", "labels.parquet", "head.safetensors"
 SWITCH, TRIAL, ALIGNED = "switch.json", "trial.json", "aligned.json"
 FORECAST, TRAINED, METRICS, COST, RECORD = "forecast.json", "trained.json", "metrics.json", "cost.json", "round.json"
-HASHED = (PICKS, LABELS, SWITCH, TRIAL, ALIGNED, HEAD, TRAINED)
+HASHED = (PICKS, LABELS, SWITCH, TRIAL, ALIGNED, HEAD, FORECAST, TRAINED, METRICS, COST)
 """Files whose sha256 is in round.json."""
 
 RANDOM = ("initial", "control")

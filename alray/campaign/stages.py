@@ -193,7 +193,7 @@ class Stages:
     def _stand(self, number: int) -> None:
         """Work on the features that are in force after a round."""
         found = rounds.aligned(self.ledger, number)
-        self.place.stand_on(None if found is None else found[1])
+        self.place.stand_on(found)
 
     def _known(self) -> set[str]:
         """Return the ids that may not be picked: labelled before, or asked for."""
@@ -217,6 +217,7 @@ class Stages:
         )
 
     def _own_head(self, round: Round) -> Head:
+        self.place.note_backbone()
         checkpoint = delivery.checkpoint(round, round.json(rounds.ALIGNED))
         return Head.load(storage.join(checkpoint, HEAD_FILE))
 

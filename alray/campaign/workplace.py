@@ -13,8 +13,9 @@ from alray.campaign.costs import Meter
 from alray.campaign.ledger import Ledger
 from alray.campaign.material import Material
 from alray.campaign.settings import Settings
-from alray.errors import RunError
+from alray.errors import RunError, StoragePathError
 from alray.features import FeaturesConfig, FeatureSet, build
+from alray.features.build import describe
 from alray.models import backbone as backbones
 from alray.models.backbone import plain
 from alray.pool import Pool
@@ -25,6 +26,12 @@ from alray.training.pretrain import PretrainConfig, pretrain
 
 PRETRAINED = "pretrained.json"
 """Says which of the folders in `pretrain.path` this run's backbone is."""
+
+BACKBONES = "backbones"
+"""Has a file for each backbone that the run has worked with: what it was, to be held against what it is now."""
+
+
+_RESTORE = "Restore what it was from a copy, or start a new run."
 
 
 class Workplace:
@@ -41,10 +48,11 @@ class Workplace:
         self.refusal: str | None = None  # why no workers may be asked for
         self.round = 0  # that new costs are charged to
         self.meter = Meter(ledger, attempt, self._held)
+        self._same: set[str] = set()  # backbones that were held against what they were
         self._open = ExitStack()
         self._runtime: Runtime | None = None
         self._pretrained: FeaturesConfig | None = None
-        self._aligned: str | None = None  # checkpoint whose backbone is in force, in place of the pre-trained one
+        self._aligned: tuple[int, str] | None = None  # round and checkpoint in force, in place of the pre-trained one
         self._features: FeatureSet | None = None
         self._test_features: FeatureSet | None = None
         self._scan: ResidentPool | None = None
@@ -63,7 +71,7 @@ class Workplace:
     def pretrained(self) -> FeaturesConfig:
         """The backbone that every training run starts from: as set, or pre-trained on the pool first."""
         if self._pretrained is None:
-            self._pretrained = self._with_own_weights()
+            self._pretrained = self._as_before("pretrained", self._with_own_weights())
         return self._pretrained
 
     @property
@@ -71,10 +79,15 @@ class Workplace:
         """The backbone in force: the pre-trained one, or the last that an alignment made."""
         if self._aligned is None:
             return self.pretrained
-        return self.pretrained.model_copy(update={"weights": self._aligned})
+        number, checkpoint = self._aligned
+        return self._as_before(f"{number:04d}", self.settings.features.model_copy(update={"weights": checkpoint}))
 
-    def stand_on(self, aligned: str | None) -> None:
-        """Work on the features of this checkpoint's backbone from here on; None: on those of the pre-trained one."""
+    def note_backbone(self) -> None:
+        """Keep what the backbone in force is, or refuse it if it is not what it was."""
+        _ = self.backbone
+
+    def stand_on(self, aligned: tuple[int, str] | None) -> None:
+        """Work on the features of this round's checkpoint from here on; None: on those of the pre-trained backbone."""
         if aligned != self._aligned:
             self.release()
             self._aligned, self._features, self._test_features = aligned, None, None
@@ -139,6 +152,29 @@ class Workplace:
         if known is None or not storage.exists(storage.join(own.path or "", known, backbones.BACKBONE_FILE)):
             known = self._pretrain(own, known)
         return features.model_copy(update={"weights": backbones.absolute(storage.join(own.path or "", known))})
+
+    def _as_before(self, name: str, backbone: FeaturesConfig) -> FeaturesConfig:
+        """Return a backbone that is still what it was: files of weights, and code of the user's own, may change.
+
+        Rows picked with one backbone's head on another one's features would be picked by nothing.
+        """
+        if name in self._same:
+            return backbone
+        piece, weights, runtime = f"{BACKBONES}/{name}.json", backbone.weights, self.runtime
+        with self.meter.stage("load", self.round):
+            try:
+                found = runtime.call(describe, plain(backbone), self.settings.seed, stage="backbone")[0]
+            except StoragePathError as e:
+                raise RunError(f"The backbone {weights} is not whole: {e} {_RESTORE}") from e
+        if not self.ledger.has(piece):
+            self.ledger.commit_json(piece, {"schema": 1, "fingerprint": found})
+        elif (before := self.ledger.read_json(piece)["fingerprint"]) != found:
+            raise RunError(
+                f"The backbone {backbone.backbone} with the weights {weights} is not the one that this run worked with "
+                f"(fingerprint {found[:12]}, it was {before[:12]}): its weights or its code have changed. {_RESTORE}"
+            )
+        self._same.add(name)
+        return backbone
 
     def _pretrain(self, own: PretrainConfig, known: str | None) -> str:
         runtime, pool, backbone = self.runtime, self.material.pool, plain(self.settings.features)

@@ -83,7 +83,8 @@ def test_three_rounds_and_their_books(data: Path, tmp_path: Path) -> None:
 def test_a_round_says_what_it_used_and_what_it_cost(data: Path, tmp_path: Path) -> None:
     run(settings(data, tmp_path / "run"))
     record, ledger = round_json(tmp_path / "run", 1), Ledger(str(tmp_path / "run"))
-    assert set(record["sha256"]) == {"picks.parquet", "labels.parquet", "head.safetensors"}
+    numbers = {"forecast.json", "metrics.json", "cost.json"}
+    assert set(record["sha256"]) == {"picks.parquet", "labels.parquet", "head.safetensors", *numbers}
     assert record["picks_digest"] == Round(ledger, 1).picks().digest()
     assert (record["model"], record["hardware"]) == ("head", runtimes.LocalRuntime().hardware)
     assert record["answers"] == ["answers/0000-0001.parquet", "answers/0001-0001.parquet"]
