@@ -19,6 +19,9 @@ from alray.config import Config
 from alray.ops.learning_curve import Interval, LearningCurve, Needed
 from alray.runtime.threads import one_thread
 
+FURTHEST = 100
+"""Rounds ahead at most: the curve is followed to a few times the labels so far."""
+
 LOOSER = 1.5
 """An exponent seen on other features is known less well by this factor."""
 
@@ -45,8 +48,8 @@ class ForecastConfig(Config):
     @field_validator("rounds")
     @classmethod
     def _ahead(cls, value: list[int]) -> list[int]:
-        if not value or min(value) < 1:
-            raise ValueError(f"is {value} (expected numbers of rounds ahead, each 1 or more)")
+        if not value or min(value) < 1 or max(value) > FURTHEST:
+            raise ValueError(f"is {value} (expected numbers of rounds ahead, each from 1 to {FURTHEST})")
         return sorted(set(value))
 
 

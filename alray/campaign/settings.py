@@ -103,6 +103,16 @@ class Settings(Config):
                 "`switch` is logme_ped, whose evidence is measured on rows drawn at random, and after round 0 none "
                 "are: set `budget.control`, the share of each round that is drawn at random, for example to 0.2"
             )
+        if isinstance(self.switch, LogmePed) and self.strategy.name != "random" and self.budget.per_round in (1, [1]):
+            raise ValueError(
+                "`switch` is logme_ped, whose evidence is measured on rows drawn at random, and `budget.per_round` is "
+                "1, which leaves none for them: ask for 2 labels or more a round"
+            )
+        if self.switch.guard == "holdout" and not self.training.holdout and not isinstance(self.switch, Off):
+            raise ValueError(
+                "`switch.guard` is holdout, and `training.holdout` is 0: nothing would be held out to judge by. Set "
+                "`training.holdout`, for example to 0.2, or `switch.guard` to half"
+            )
         if self.regime == "standard" and isinstance(self.training.recipe, LinearProbe):
             raise ValueError(
                 "`regime` is standard, which trains the whole network in every round: set `training.recipe` to "

@@ -167,6 +167,8 @@ def from_words(value: Any) -> Any:
     if value.get("name") is False:
         return {**value, "name": "off"}
     if "at" in value and "name" not in value:
+        if "labels" in value:
+            return {"name": "at", **value}  # said twice: `at` is then a key that no rule has
         rest = {key: inner for key, inner in value.items() if key != "at"}
         return {"name": "at", "labels": value["at"], **rest}
     return value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from alray import storage
 from alray.training.views import ViewConfig
@@ -33,6 +33,15 @@ class PretrainConfig(ViewConfig):
     workers: int | None = Field(None, ge=1)  # processes; default: `runtime.workers`
     cache_bytes: int = Field(2 * 2**30, ge=0)  # of pictures that each worker keeps in memory
     max_failures: int = Field(2, ge=0)  # times that lost workers are started again
+
+    @model_validator(mode="after")
+    def _rises_to_its_peak(self) -> Self:
+        if self.warmup >= self.epochs:
+            raise ValueError(
+                f"`warmup` is {self.warmup} and `epochs` is {self.epochs}: the learning rate would never come down. "
+                "Give fewer epochs of warm-up than epochs"
+            )
+        return self
 
     def beside(self, features: str | None) -> Self:
         """Return these settings with a `path`: their own, else the folder `pretrained` where features are kept."""

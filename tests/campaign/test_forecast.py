@@ -157,7 +157,7 @@ def test_settings() -> None:
     assert parse({"rounds": [5, 1, 5]}, ForecastConfig).rounds == [1, 5]
     for rounds in ([], [0]):
         with pytest.raises(
-            ConfigError, match=r"rounds: is \[.*\] \(expected numbers of rounds ahead, each 1 or more\)"
+            ConfigError, match=r"rounds: is \[.*\] \(expected numbers of rounds ahead, each from 1 to 100\)"
         ):
             parse({"rounds": rounds}, ForecastConfig)
 
