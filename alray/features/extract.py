@@ -119,6 +119,8 @@ class Embedder:
     def __init__(self, backbone: Backbone, batch: int, precision: Precision) -> None:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.backbone = backbone.to(self.device).eval()
+        if self.device.type == "cuda":
+            self.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # what its kernels want
         self.batch, self.precision = batch, precision
 
     def __call__(self, arrays: Arrays) -> Arrays:

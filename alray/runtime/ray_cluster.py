@@ -72,7 +72,7 @@ def prepare_environment(config: RuntimeConfig) -> None:
     """Set what Ray reads from the environment; must run before `import ray`. What the user has set stays."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")  # a report waits for this poll
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")  # a report, one an epoch, waits for this poll
     # A silent network cut otherwise hangs a wait for minutes.
     os.environ.setdefault("RAY_grpc_client_keepalive_time_ms", "5000")
     os.environ.setdefault("RAY_grpc_client_keepalive_timeout_ms", "5000")
