@@ -42,6 +42,7 @@ class Price:
     labels: int | None
     at_least: bool  # more labels than the curve can be followed to, or than the budget has left
     label_dollars: float | None
+    embedding: float = 0.0  # of `seconds`, those of embedding the pool
 
     def to_dict(self) -> dict[str, Any]:
         """Return the price as JSON values."""
@@ -65,16 +66,18 @@ def _said(dollars: float) -> str:
 
 def estimate(place: Workplace, round: Round, rows: Split, rule: SwitchRule, classes: Sequence[str]) -> Price:
     """Return what fine-tuning on the labels so far and embedding the pool again would cost and save."""
-    price = _priced(_seconds(place, round, rows, rule, classes), place)
-    return _with_savings(replace(price, gain=rule.gain), place, round, rows)
+    tuning, embedding = _seconds(place, round, rows, rule, classes)
+    price = _priced(tuning + embedding, place)
+    return _with_savings(replace(price, gain=rule.gain, embedding=embedding), place, round, rows)
 
 
 def again(before: Mapping[str, Any], gain: float | None, place: Workplace, round: Round, rows: Split) -> Price:
     """Return the price of a decision with what fine-tuning has really taken, and the gain that a trial has measured."""
     told, bill = Price(**before), outlook.bill(round.ledger, place.settings.costs, round)
-    took = costs.part(bill, ("align",)).seconds + _embedding(place, round, 0.0)
+    took = costs.part(bill, ("align",)).seconds + told.embedding
     measured = gain is not None
     price = replace(_priced(took, place), gain=gain if gain is not None else told.gain, measured=measured)
+    price = replace(price, embedding=told.embedding)  # not yet done; features that were there before took this run none
     return _with_savings(price, place, round, rows)
 
 
@@ -86,8 +89,10 @@ def _priced(seconds: float, place: Workplace) -> Price:
     return Price(seconds, cpu, gpu, dollars, 0.0, False, None, None, False, None)
 
 
-def _seconds(place: Workplace, round: Round, rows: Split, rule: SwitchRule, classes: Sequence[str]) -> float:
-    """Return the wall seconds that an alignment would take: the trial, the fine-tune, and embedding the pool."""
+def _seconds(
+    place: Workplace, round: Round, rows: Split, rule: SwitchRule, classes: Sequence[str]
+) -> tuple[float, float]:
+    """Return the wall seconds that an alignment would take: the trial and the fine-tune, and embedding the pool."""
     runtime, recipe = place.runtime, place.settings.training.recipe.alignment()
     sample = dict(list(rows.train.items())[:SAMPLE])
     located = rows_of.locate(TrainSet(place.material.pool, list(sample), list(sample.values()), classes))
@@ -96,7 +101,7 @@ def _seconds(place: Workplace, round: Round, rows: Split, rule: SwitchRule, clas
         each: float = runtime.call(speed.seconds_per_picture, located, model, stage="price")
     passes = speed.TRAINED * recipe.epochs * len(rows.train) * (1.5 if rule.guard == "half" else 1.0)
     embedding = _embedding(place, round, each * place.material.pool.rows / runtime.workers)
-    return each * passes / (recipe.workers or runtime.workers) + embedding
+    return each * passes / (recipe.workers or runtime.workers), embedding
 
 
 def _embedding(place: Workplace, round: Round, estimated: float) -> float:
@@ -116,9 +121,11 @@ def _with_savings(price: Price, place: Workplace, round: Round, rows: Split) -> 
     errors, count = 1 - now.mid, len(rows.train) + len(rows.holdout)
     needed = curve.labels_for(1 - errors * (1 - price.gain)).mid
     wanted = None if needed is None else math.ceil(needed * count / max(1, len(rows.train)))
-    total = place.settings.budget.total
-    limits = [n for n in (wanted, total) if n is not None]
-    saved = max(0, min(limits) - count) if limits else None
-    at_least = wanted is None or (total is not None and wanted > total)
+    more = None if wanted is None else wanted - count
+    total, asked = place.settings.budget.total, round.ledger.balance().committed  # given labels are no part of these
+    left = None if total is None else total - asked
+    limits = [n for n in (more, left) if n is not None]
+    saved = max(0, min(limits)) if limits else None
+    at_least = more is None or (left is not None and more > left)
     dollars = None if saved is None else saved * place.settings.costs.price(None, None)
     return replace(price, errors=errors, labels=saved, at_least=at_least, label_dollars=dollars)
