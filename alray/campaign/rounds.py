@@ -104,7 +104,12 @@ class Round:
 
 
 def drawn(ledger: Ledger, upto: int) -> dict[str, int]:
-    """Return the round of every row that was drawn at random up to round `upto`: only these represent the pool."""
+    """Return the round of every row that was drawn at random up to round `upto`: no others stand for the pool.
+
+    Round 0 is drawn from the whole pool, a control arm from what the strategy has left of it. That is the easier part:
+    an accuracy that is counted on it is too high, the more so the larger a share of the pool was picked (on digits by
+    one to two points after a quarter).
+    """
     found: dict[str, int] = {}
     for number in range(upto + 1):
         round = Round(ledger, number)

@@ -1,7 +1,9 @@
 """The guard of an alignment: new features are accepted only where labels that they were not trained on say so.
 
-A backbone always fits the rows that it was fine-tuned on, so both sides are judged on rows that neither has seen, and
-on the same ones: the LogME of the new features must be above that of the old ones. (LogME: You et al., ICML 2021; the
+A backbone always fits the rows that it was fine-tuned on, so both sides are judged on rows that neither was trained on,
+and on the same ones: the LogME of the new features must be above that of the old ones. Two things favour the new ones a
+little: many of these rows were picked because the old features do not explain them, and where there is a holdout, it
+has chosen the epoch. (LogME: You et al., ICML 2021; the
 ASVP paper, Wen et al., TMLR 2024, asks for evidence and leaves the guard open.)
 """
 
