@@ -109,6 +109,8 @@ def _plain(settings: Settings) -> dict[str, Any]:
 def _difference(before: Any, after: Any, path: str = "") -> dict[str, tuple[Any, Any]]:
     """Return dotted path → (before, after) of every setting that differs."""
     if isinstance(before, dict) and isinstance(after, dict):
+        if before.get("name") != after.get("name"):  # another member of a family: none of its fields are the same
+            return {f"{path}.name": (before.get("name"), after.get("name"))}
         out: dict[str, tuple[Any, Any]] = {}
         for key in {**before, **after}:
             out |= _difference(before.get(key), after.get(key), f"{path}.{key}".lstrip("."))

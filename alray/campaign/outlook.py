@@ -51,7 +51,7 @@ def look(ledger: Ledger, settings: Settings, round: Round, found: dict[str, Any]
     known = estimates(ledger, round.number - 1) + ([found] if found else [])
     rates = forecasts.rates(bills, settings.costs.price(None, None))
     said = forecasts.forecast(settings.forecast, known, coming=coming, rates=rates)
-    return {**said, "estimate": found}
+    return {**said, "estimate": found, "spent": sum(one["dollars"] for one in bills)}
 
 
 def bill(ledger: Ledger, prices: CostsConfig, round: Round) -> dict[str, Any]:
@@ -61,16 +61,22 @@ def bill(ledger: Ledger, prices: CostsConfig, round: Round) -> dict[str, Any]:
 
 
 def reason_to_stop(ledger: Ledger, settings: Settings, upto: int) -> str | None:
-    """Return which stopping rule holds after round `upto`, closed or about to be, as a sentence; None: go on."""
-    return stopping.decide(settings.stopping, [_record(ledger, settings, number) for number in range(upto + 1)])
+    """Return which stopping rule holds after round `upto`, closed or about to be, as a sentence; None: go on.
+
+    Its dollars are those at its forecast: were training and testing among them, a campaign could end on a round that
+    was not known to be the last when it was to be trained, and leave nothing but a head.
+    """
+    records = [Round(ledger, number).json(rounds.RECORD) for number in range(upto)]
+    said = Round(ledger, upto).json(FORECAST)
+    before = sum(record["cost"]["dollars"] for record in records)
+    last = said["spent"] - before if "spent" in said else _older(ledger, settings, upto)
+    records.append({"cost": {"dollars": last}, "estimate": said["estimate"], "forecast": said})
+    return stopping.decide(settings.stopping, records)
 
 
-def _record(ledger: Ledger, settings: Settings, number: int) -> dict[str, Any]:
-    round = Round(ledger, number)
-    if round.has(rounds.RECORD):
-        return round.json(rounds.RECORD)
-    said = round.json(FORECAST)
-    return {"cost": bill(ledger, settings.costs, round), "estimate": said["estimate"], "forecast": said}
+def _older(ledger: Ledger, settings: Settings, number: int) -> float:
+    """Return the dollars of a round whose forecast does not tell them."""
+    return float(bill(ledger, settings.costs, Round(ledger, number))["dollars"])
 
 
 def since(ledger: Ledger, upto: int) -> int:

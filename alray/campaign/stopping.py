@@ -31,7 +31,9 @@ class StoppingConfig(Config):
     """When to stop before the budget is spent: at the first rule that holds after a round."""
 
     rounds: int | None = Field(None, ge=1)  # stop after this many rounds
-    dollars: float | None = Field(None, gt=0)  # stop once labels and compute have cost this much
+    dollars: float | None = Field(
+        None, gt=0
+    )  # stop once labels and compute have cost this much, up to a round's forecast
     accuracy: float | None = Field(None, gt=0, lt=1)  # stop once the estimate is this high with 90 % confidence
     dollars_per_point: float | None = Field(
         None, gt=0

@@ -39,6 +39,7 @@ def test_a_run_keeps_its_resolved_settings(data: Path, ledger: Ledger) -> None:
         ("classes=[a]", "`classes`: was None, is now ['a']"),
         ("features.backbone=vit_b_16", "`features.backbone`: was 'resnet18', is now 'vit_b_16'"),
         ("training.holdout=0.5", "`training.holdout`: was 0.1, is now 0.5"),
+        ("training.recipe=auto", "  `training.recipe.name`: was 'linear_probe', is now 'auto'\nSet them back"),
     ],
 )
 def test_frozen_settings_are_refused_with_the_difference(data: Path, ledger: Ledger, change: str, said: str) -> None:

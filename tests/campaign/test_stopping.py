@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+from campaigns import regime_settings
 
+from alray.campaign import run
+from alray.campaign.costs import Spent
 from alray.campaign.stopping import PlateauConfig, StoppingConfig, decide
 from alray.config import parse
 from alray.errors import ConfigError
@@ -101,3 +105,17 @@ def test_mistakes_are_named(raw: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError) as raised:
         parse(raw, StoppingConfig)
     assert said in str(raised.value)
+
+
+def test_the_round_that_dollars_end_is_known_before_it_is_trained(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Were the test among the dollars that stop, round 0 would end the campaign, and deliver a head."""
+    of = Spent.of
+    dear = Spent(0, 0, 0, 10.0)
+    monkeypatch.setattr(Spent, "of", lambda record, prices: dear if record["stage"] == "test" else of(record, prices))
+    more = {"costs": {"label": 0.1}, "stopping": {"dollars": 15.0}, "pretrain": None}
+    budget = {"initial": 15, "per_round": 6, "total": 60}
+    done = run(regime_settings(data, tmp_path / "run", budget=budget, **more))
+    assert [row["model"] for row in done.per_round] == ["head", "lp_ft"]
+    assert done.message.startswith("Labels and compute cost $")
