@@ -163,7 +163,9 @@ def _tried(case: Case) -> dict[str, Any]:
     if not case.round.has(TRIAL):
         parts = guard.halves(case.rows.train, case.place.settings.seed)
         known = rounds.seen(case.round.ledger, case.round.number, case.rows.train)
-        others = {i: label for i, label in {**parts.second, **case.rows.holdout}.items() if i not in known}
+        early = delivery.stops_early(case.place.settings.training.recipe.alignment())
+        held_out = {**parts.second, **({} if early else case.rows.holdout)}  # rows that choose its epoch are no judges
+        others = {i: label for i, label in held_out.items() if i not in known}
         if parts.first and others:
             made = _tuned(case, parts.first, "trial")
             where = delivery.checkpoint(case.round, made)

@@ -60,8 +60,11 @@ def tune(
     stage: str = "train",
     folder: str = "checkpoint",
 ) -> dict[str, Any]:
-    """Train on `rows` from the pre-trained backbone; return recipe, folder, checkpoint within it, and history."""
-    backbone = place.pretrained
+    """Train on `rows` from the pre-trained backbone; return recipe, folder, checkpoint within it, and history.
+
+    The `holdout` is shown only to a recipe that stops by it: rows that have chosen an epoch flatter it.
+    """
+    backbone, watched = place.pretrained, holdout if stops_early(recipe) else {}
     place.release()
     runtime = place.runtime
     with place.meter.stage(stage, round.number):
@@ -74,11 +77,16 @@ def tune(
             name=f"{round.ledger.name()}-{round.number:04d}",
             folder=round.uri(folder),
             seed=place.settings.seed,
-            holdout=_rows(place, holdout, classes) if holdout else None,
+            holdout=_rows(place, watched, classes) if watched else None,
         )
     where = _within(made.checkpoint, round.uri(folder))
     told = {"recipe": name_of(recipe), "settings": recipe.model_dump(mode="json")}
     return {**told, "folder": folder, "checkpoint": where, "history": made.history}
+
+
+def stops_early(recipe: Recipe) -> bool:
+    """Say whether the recipe chooses its epoch by the holdout."""
+    return getattr(recipe, "patience", None) is not None
 
 
 def checkpoint(round: Round, made: Mapping[str, Any]) -> str:

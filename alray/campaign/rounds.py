@@ -106,9 +106,8 @@ class Round:
 def drawn(ledger: Ledger, upto: int) -> dict[str, int]:
     """Return the round of every row that was drawn at random up to round `upto`: no others stand for the pool.
 
-    Round 0 is drawn from the whole pool, a control arm from what the strategy has left of it. That is the easier part:
-    an accuracy that is counted on it is too high, the more so the larger a share of the pool was picked (on digits by
-    one to two points after a quarter).
+    Round 0 is drawn from the whole pool, a control arm from a part of it that the strategy does not pick in: from what
+    a strategy has left over, which is the easier part, an accuracy would be counted too high.
     """
     found: dict[str, int] = {}
     for number in range(upto + 1):

@@ -108,15 +108,26 @@ class Settings(Config):
                 "`switch` is logme_ped, whose evidence is measured on rows drawn at random, and `budget.per_round` is "
                 "1, which leaves none for them: ask for 2 labels or more a round"
             )
-        if self.switch.guard == "holdout" and not self.training.holdout and not isinstance(self.switch, Off):
-            raise ValueError(
-                "`switch.guard` is holdout, and `training.holdout` is 0: nothing would be held out to judge by. Set "
-                "`training.holdout`, for example to 0.2, or `switch.guard` to half"
-            )
         if self.regime == "standard" and isinstance(self.training.recipe, LinearProbe):
             raise ValueError(
                 "`regime` is standard, which trains the whole network in every round: set `training.recipe` to "
                 "fine_tune, lp_ft or auto"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _guard_fits(self) -> Self:
+        if self.switch.guard != "holdout" or isinstance(self.switch, Off):
+            return self
+        if not self.training.holdout:
+            raise ValueError(
+                "`switch.guard` is holdout, and `training.holdout` is 0: nothing would be held out to judge by. Set "
+                "`training.holdout`, for example to 0.2, or `switch.guard` to half"
+            )
+        if getattr(self.training.recipe.alignment(), "patience", None) is not None:
+            raise ValueError(
+                "`switch.guard` is holdout, and the fine-tuning of an alignment has a `patience`, which stops it by "
+                "the same rows: set `switch.guard` to half, or take `patience` out"
             )
         return self
 

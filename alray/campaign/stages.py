@@ -24,6 +24,7 @@ from alray.labelling import Labels
 from alray.models import Head
 from alray.selection import Picks, Selection
 from alray.selection.picks import Reason
+from alray.selection.resident import Part
 from alray.strategies import Given, find
 from alray.table import as_ids
 from alray.training import fit_head
@@ -31,6 +32,9 @@ from alray.training.classifier import HEAD_FILE
 from alray.training.probe import label_numbers
 
 log = logging.getLogger(__name__)
+
+RESERVE = 0.2
+"""Share of the pool that a control arm is drawn from; a strategy may not pick there while other rows are left."""
 
 
 class Stages:
@@ -75,8 +79,11 @@ class Stages:
             if len(picks) < wanted and not self._random(round):
                 given, config = self._given(round, wanted - len(picks)), self.settings.selection
                 known |= {str(i) for i in picks.ids}
-                chosen: Selection = scan.select(self.settings.strategy, given, excluded=known, config=config)
-                picks = chosen.picks.then(picks)
+                within = self._reserve(others=True)
+                chosen: Selection = scan.select(
+                    self.settings.strategy, given, excluded=known, config=config, within=within
+                )
+                picks = self._filled(round, chosen.picks.then(picks), wanted, known)
                 self.ledger.note(round.name(rounds.SELECTION), chosen.report)
             if len(picks):
                 round.commit_picks(picks)
@@ -91,9 +98,28 @@ class Stages:
         count = wanted if self._random(round) else self.settings.budget.controls(wanted)
         if not count:
             return Picks(as_ids([]), np.zeros(0, dtype=np.float32), ())
-        given = Given(budget=count, seed=self.settings.seed, round=round.number)
         reason: Reason = "initial" if round.number == 0 else "control"
-        drawn: Selection = self.place.scan.select(find("random"), given, excluded=known, reason=reason)
+        within = None if self._random(round) else self._reserve(others=False)
+        return self._at_random(round, count, known, reason, within)
+
+    def _reserve(self, *, others: bool) -> Part | None:
+        """Return the part of the pool that the control arm is drawn from, or the others, which the strategy picks from.
+
+        Rows that a strategy has left over are easier than the pool: drawn from these, the control arm would not stand
+        for it. None without a control arm: all rows are the strategy's.
+        """
+        return Part(self.settings.seed, "reserve", RESERVE, others) if self.settings.budget.control else None
+
+    def _filled(self, round: Round, picks: Picks, wanted: int, known: set[str]) -> Picks:
+        """Take from the reserve what the strategy's part of the pool no longer has."""
+        if len(picks) == wanted or not self.settings.budget.control:
+            return picks
+        known |= {str(i) for i in picks.ids}
+        return picks.then(self._at_random(round, wanted - len(picks), known, "fill", None))
+
+    def _at_random(self, round: Round, count: int, known: set[str], reason: Reason, within: Part | None) -> Picks:
+        given = Given(budget=count, seed=self.settings.seed, round=round.number)
+        drawn: Selection = self.place.scan.select(find("random"), given, excluded=known, reason=reason, within=within)
         return drawn.picks
 
     def ask(self, round: Round, picks: Picks) -> bool:

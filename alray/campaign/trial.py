@@ -85,23 +85,21 @@ def _with_proxy(
 def _compared(
     old: Table, new: Table, labels: Mapping[str, str], classes: Sequence[str], drawn: Collection[str]
 ) -> dict[str, Any]:
-    """Judge both on the rows that both could read; count errors on those that were `drawn` at random.
+    """Judge both on the rows that both could read and that were `drawn` at random.
 
     The others were picked because the old features do not explain them: new ones would seem to gain much on these.
     """
-    both = sorted(set(old.ids) & set(new.ids))
+    both = sorted(set(old.ids) & set(new.ids) & set(drawn))
     if not both:
-        return {"verdict": guard.unjudged("no held-out row can be read").to_dict(), "gain": None, "accuracy": None}
+        why = "no held-out row that was drawn at random can be read"
+        return {"verdict": guard.unjudged(why).to_dict(), "gain": None, "accuracy": None}
     target_N = label_numbers([labels[i] for i in both], classes)
     old, new = (table.take(_places(table, both)) for table in (old, new))
     with one_thread():
         verdict = guard.judge(old["features"].numpy(), new["features"].numpy(), target_N.numpy(), len(classes))
-    drawn_N = np.array([i in drawn for i in both])
-    if not drawn_N.any():
-        return {"verdict": verdict.to_dict(), "gain": None, "accuracy": None}
-    right = [float((table["logits"].argmax(1) == target_N).numpy()[drawn_N].mean()) for table in (old, new)]
+    right = [float((table["logits"].argmax(1) == target_N).double().mean()) for table in (old, new)]
     gain = 1 - (1 - right[1]) / (1 - right[0]) if right[0] < 1 else None
-    accuracy = {"rows": int(drawn_N.sum()), "before": right[0], "after": right[1]}
+    accuracy = {"rows": len(both), "before": right[0], "after": right[1]}
     return {"verdict": verdict.to_dict(), "gain": gain, "accuracy": accuracy}
 
 

@@ -31,17 +31,36 @@ Space = Literal["activations", "features"]
 
 
 @dataclass(frozen=True)
+class Part:
+    """A share of the pool that the ids and the seed alone decide, fixed for life: its rows, or all the others."""
+
+    seed: int
+    purpose: str
+    share: float
+    others: bool = False
+
+    def mask(self, shard: Resident) -> npt.NDArray[np.bool_]:
+        """Return which of the shard's rows are in this part, [N]."""
+        inside_N = seeds.uniform(seeds.key(self.seed, self.purpose), shard.hashes) < self.share
+        return np.asarray(~inside_N if self.others else inside_N, dtype=np.bool_)
+
+
+@dataclass(frozen=True)
 class Exclusion:
-    """Rows that may not be picked, by id. Membership goes by 64-bit hash first and is then confirmed by the id."""
+    """Rows that may not be picked, by id, and by the part of the pool that they would have to be in.
+
+    Membership goes by 64-bit hash first and is then confirmed by the id.
+    """
 
     ids: frozenset[str]
+    within: Part | None = None
 
     def mask(self, shard: Resident) -> npt.NDArray[np.bool_]:
         """Return which of the shard's rows are excluded, [N]."""
         hit_N = np.isin(shard.hashes, seeds.hash_ids(self.ids))
         for row in np.flatnonzero(hit_N):
             hit_N[row] = shard.ids[row] in self.ids
-        return hit_N
+        return hit_N if self.within is None else hit_N | ~self.within.mask(shard)
 
 
 @dataclass(frozen=True)

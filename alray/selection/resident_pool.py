@@ -29,7 +29,7 @@ from alray.runtime import Runtime, one_thread
 from alray.selection import central, coreset, shortlisted, statistics
 from alray.selection.clusters import medoids
 from alray.selection.picks import Picks, Reason
-from alray.selection.resident import BadRows, Exclusion, Resident, Scan, Space, bad_rows, find_rows, unscored_rows
+from alray.selection.resident import BadRows, Exclusion, Part, Resident, Scan, Space, bad_rows, find_rows, unscored_rows
 from alray.strategies import Given, Strategy
 from alray.strategies.base import HEAD_NEEDS
 from alray.strategies.shortlist import Cut
@@ -134,16 +134,21 @@ class ResidentPool:
         excluded: Collection[str] = (),
         config: SelectionConfig | None = None,
         reason: Reason = "strategy",
+        within: Part | None = None,
     ) -> Selection:
-        """Return `given.budget` distinct rows, none `excluded`; fewer, with a warning, when the pool has fewer."""
-        return _Round(self, strategy, given, frozenset(excluded), config or SelectionConfig()).run(reason)
+        """Return `given.budget` distinct rows, none `excluded`; fewer, with a warning, when there are fewer.
+
+        `within` is the part of the pool that they come from; else all of it.
+        """
+        closed = Exclusion(frozenset(excluded), within)
+        return _Round(self, strategy, given, closed, config or SelectionConfig()).run(reason)
 
 
 class _Round:
     """One selection on its way through the five stages."""
 
     def __init__(
-        self, pool: ResidentPool, strategy: Strategy, given: Given, excluded: frozenset[str], config: SelectionConfig
+        self, pool: ResidentPool, strategy: Strategy, given: Given, excluded: Exclusion, config: SelectionConfig
     ) -> None:
         self.pool, self.strategy, self.given, self.config = pool, strategy, given, config
         self.budget = given.budget
@@ -158,7 +163,7 @@ class _Round:
                 strategy=strategy,
                 prepared=strategy.prepare(with_hidden(given)),
                 head=given.head,
-                excluded=Exclusion(excluded),
+                excluded=excluded,
                 space=config.space,
             )
 

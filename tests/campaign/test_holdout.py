@@ -40,7 +40,10 @@ def test_held_out_rows_reach_neither_the_strategy_nor_the_training(
         "pool": path,
         "features": {"backbone": "torch.nn:Flatten", "image_size": 8, "path": str(tmp_path / "features")},
         "strategy": "alfa_mix",
-        "training": {"holdout": 0.3, "recipe": {"name": "fine_tune", "epochs": 1, "augmentation": "none"}},
+        "training": {
+            "holdout": 0.3,
+            "recipe": {"name": "fine_tune", "epochs": 1, "augmentation": "none", "patience": 1},
+        },
         "budget": {"initial": 20, "per_round": 10, "total": 40},
         "labeller": {"name": "oracle", "path": builders.labels_file(tmp_path / "oracle.csv", ids, labels)},
         "runtime": {"name": "local"},

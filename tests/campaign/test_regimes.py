@@ -12,8 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 from campaigns import parse, picture_settings, raw_settings, settings
 
+from alray import seeds
 from alray.campaign import Settings, rounds, run
 from alray.campaign.ledger import Ledger
+from alray.campaign.stages import RESERVE
 from alray.campaign.stopping import StoppingConfig
 from alray.errors import ConfigError, ModelError, RunError
 from alray.models import Head
@@ -164,6 +166,31 @@ def test_the_control_arm_is_drawn_at_random_and_ranks_last(data: Path, tmp_path:
     assert (report["strategy"], report["picked"]) == ("margin", 3)
 
 
+def reserved(ids: list[str], seed: int = 0) -> set[str]:
+    draws = seeds.uniform(seeds.key(seed, "reserve"), seeds.hash_ids(ids))
+    return {i for i, draw in zip(ids, draws, strict=True) if draw < RESERVE}
+
+
+def test_the_control_arm_comes_from_a_part_where_no_strategy_picks(data: Path, tmp_path: Path) -> None:
+    run(settings(data, tmp_path / "run", "budget.control=0.34", "budget.total=60", "budget.per_round=12"))
+    every = [i for f in sorted(data.glob("pool-*.parquet")) for i in pq.read_table(f)["id"].to_pylist()]
+    kept = reserved(every)
+    assert 5 < len(kept) < 30
+    for number in range(1, 5):
+        picks = pq.read_table(tmp_path / f"run/rounds/{number:04d}/picks.parquet").to_pylist()
+        assert {p["id"] for p in picks if p["reason"] == "control"} <= kept
+        assert not {p["id"] for p in picks if p["reason"] == "strategy"} & kept
+        assert len(picks) == 12
+
+
+def test_the_reserve_fills_what_the_strategy_can_no_longer_pick(data: Path, tmp_path: Path) -> None:
+    """A pool of 80 rows is labelled to its last: nothing is left over, and nothing asked twice."""
+    done = run(settings(data, tmp_path / "run", "budget.control=0.1", "budget.total=200", "budget.per_round=20"))
+    assert (done.state, done.labels) == ("done", 80)
+    last = pq.read_table(max((tmp_path / "run").glob("rounds/*/picks.parquet"))).to_pylist()
+    assert "fill" in {p["reason"] for p in last}
+
+
 def test_all_picks_of_the_random_strategy_are_a_control_arm(data: Path, tmp_path: Path) -> None:
     run(settings(data, tmp_path / "run", "strategy=random"))
     assert len(rounds.drawn(Ledger(str(tmp_path / "run")), 2)) == 21
@@ -190,6 +217,14 @@ def test_the_estimate_leaves_out_rows_that_the_backbone_has_seen(
         ({"regime": "standard"}, "set `training.recipe` to fine_tune, lp_ft or auto"),
         ({"regime": "asvp", "switch": "logme"}, "Did you mean `logme_ped`?"),
         ({"regime": "svp"}, "regime"),
+        (
+            {
+                "regime": "asvp",
+                "switch": {"at": 5, "guard": "holdout"},
+                "training": {"recipe": {"name": "fine_tune", "patience": 2}},
+            },
+            "set `switch.guard` to half, or take `patience` out",
+        ),
         (
             {"strategy": "alfa_mix", "head": {"kind": "mlp"}, "selection": {"space": "features"}},
             "Set `selection.space` to activations, or `head.kind` to linear",

@@ -10,7 +10,7 @@ import pytest
 import torch
 from campaigns import parse, picture_settings
 
-from alray.campaign import Settings, opening, run, splits, trial
+from alray.campaign import Settings, opening, rounds, run, splits, trial
 from alray.campaign.ledger import Ledger
 from alray.campaign.rounds import TRIAL, Round
 from alray.proxy import guard
@@ -39,12 +39,12 @@ def settings_of(data: Path, run: Path, **switch: Any) -> Settings:
     return parse({**raw, "budget": budget, "training": training, "regime": "asvp", "switch": switch})
 
 
-def test_the_gain_is_counted_on_rows_that_were_drawn_at_random() -> None:
+def test_gain_and_verdict_are_of_rows_that_were_drawn_at_random() -> None:
     """On picked rows old features are at their worst: the last four would say that no error is left."""
     found = trial._compared(rows("+-------"), rows("+--+++++"), LABELS, "ab", drawn=IDS[:4])
     assert found["gain"] == pytest.approx(1 / 3)
     assert found["accuracy"] == {"rows": 4, "before": 0.25, "after": 0.5}
-    assert found["verdict"]["rows"] == 8
+    assert found["verdict"]["rows"] == 4
     worse = trial._compared(rows("+++-----"), rows("+-------"), LABELS, "ab", drawn=IDS[:4])
     assert worse["gain"] == pytest.approx(-2)
 
@@ -52,7 +52,8 @@ def test_the_gain_is_counted_on_rows_that_were_drawn_at_random() -> None:
 def test_without_an_error_or_a_random_row_there_is_no_gain() -> None:
     assert trial._compared(rows("++++----"), rows("++++++++"), LABELS, "ab", drawn=IDS[:4])["gain"] is None
     none = trial._compared(rows("++++----"), rows("++++++++"), LABELS, "ab", drawn=[])
-    assert (none["gain"], none["accuracy"], none["verdict"]["rows"]) == (None, None, 8)
+    assert (none["gain"], none["accuracy"], none["verdict"]["rows"]) == (None, None, 0)
+    assert not none["verdict"]["accepted"] and "drawn at random" in none["verdict"]["reason"]
 
 
 def test_only_rows_that_both_sides_have_are_judged() -> None:
@@ -91,7 +92,8 @@ def test_both_sides_are_proxies_fitted_on_the_same_half(
     assert torch.allclose(seen["new"]["logits"], expected, atol=1e-4)
     assert list(seen["old"].ids) == list(seen["new"].ids)
     verdict = Round(Ledger(opening.home(settings.run)), seen["round"]).json(TRIAL)["verdict"]
-    assert verdict["rows"] == len(seen["new"])
+    random = rounds.drawn(Ledger(opening.home(settings.run)), seen["round"])
+    assert verdict["rows"] == len(set(seen["new"].ids) & set(random)) < len(seen["new"])
 
 
 def test_features_that_were_fine_tuned_are_not_judged_by_rows_that_they_know(
