@@ -32,7 +32,7 @@ def made(
         state="done",
         settings={**told, "run": f"runs/{regime}-{strategy}-{seed}", **settings},
         prices=Prices(**{**COSTS, **settings.get("costs", {})}),
-        curve=Curve.of(budgets, accuracy, hours),
+        curve=Curve.of(budgets, accuracy, hours, paid=[0.1 * n for n in budgets]),
         startup=Hours(0.1, 0.2, 0.1),
         total=Hours(9, 9, 9),
         labels=int(budgets[-1]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -61,12 +62,9 @@ def _prices(groups: list[Group], label: float | None, cpu_hour: float | None, gp
     if label is not None and cpu_hour is not None and gpu_hour is not None:
         return Prices(label, cpu_hour, gpu_hour)
     told = charged(groups)
-    given = (label, cpu_hour, gpu_hour)
-    return Prices(*(ours if ours is not None else theirs for ours, theirs in zip(given, _fields(told), strict=True)))
-
-
-def _fields(prices: Prices) -> tuple[float, float, float]:
-    return prices.label, prices.cpu_hour, prices.gpu_hour
+    given = {"label": label, "cpu_hour": cpu_hour, "gpu_hour": gpu_hour}
+    ours = {name: price for name, price in given.items() if price is not None}
+    return replace(told, **ours, as_paid=label is None)
 
 
 def _written(found: Report, out: str) -> str:

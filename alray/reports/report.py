@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from alray.errors import ConfigError
-from alray.reports import savings
+from alray.reports import alike, savings
 from alray.reports.against import Against, baseline_of, reference_of
 from alray.reports.break_even import BreakEvenMap, break_even_label_price, break_even_map
 from alray.reports.curves import Hours
@@ -24,6 +24,14 @@ from alray.reports.repeats import Estimate, Outside, estimate
 from alray.reports.savings import Need, Prices
 from alray.reports.wins import Wins, wins
 
+SEEDS_ONLY = (
+    "Intervals are over seeds only: what all seeds share is in no interval, as one pre-trained backbone, the pool and "
+    "the test rows."
+)
+PROXY_MEASURED = (
+    "Accuracies before a run's last budget are those of its proxy, and not of the model that is delivered: "
+    "`training.when` is last."
+)
 SURE = 0.05
 """The target that is chosen where none is given is reached in all but this share of the draws of every group."""
 
@@ -109,8 +117,10 @@ def report(
 ) -> Report:
     """Compare groups. `reference` is a strategy or `regime/strategy`, `baseline` a regime or `regime/strategy`.
 
-    Raises RunError where one is given that no run belongs to, ConfigError for a target that is no accuracy.
+    Raises RunError where one is given that no run belongs to and where groups measure different models, ConfigError for
+    a target that is no accuracy.
     """
+    alike.refuse_other_measures(groups)
     goal, notes = _target(groups, target)
     priced = prices or charged(groups)
     references = {g.name: reference_of(g, groups, reference) for g in groups}
@@ -128,12 +138,18 @@ def report(
         targets=[_target_row(g, goal, priced, references[g.name], baselines[g.name]) for g in groups] if goal else [],
         map=break_even_map(needs, priced) if needs else None,
         wins=wins(groups),
-        notes=notes,
+        notes=[*notes, *_about(groups)],
     )
 
 
+def _about(groups: Sequence[Group]) -> list[str]:
+    """Return what is to be said about any comparison of these groups."""
+    proxies = [PROXY_MEASURED] if alike.proxy_measured(groups[0].runs[0]) else []
+    return [*proxies, *alike.differences(groups), SEEDS_ONLY]
+
+
 def charged(groups: Sequence[Group]) -> Prices:
-    """Return the prices that the runs were told; of labels that cost different sums, what one cost on average.
+    """Return the prices that the runs were told: labels at what each run was charged, which is `label` on average.
 
     Raises ConfigError where runs were told different ones.
     """
@@ -147,7 +163,7 @@ def charged(groups: Sequence[Group]) -> Prices:
         )
     prices, labels = runs[0].prices, sum(run.labels for run in runs)
     paid = math.fsum(run.label_dollars for run in runs) / labels if labels else prices.label
-    return Prices(round(paid, 9), prices.cpu_hour, prices.gpu_hour)
+    return Prices(round(paid, 9), prices.cpu_hour, prices.gpu_hour, as_paid=True)
 
 
 # Rows

@@ -23,6 +23,10 @@ from alray.reports.savings import Prices
 ASKING = "labels"
 """The stage that ends a round's choice: what comes before it served this choice, what comes after it the next one."""
 
+DRAWING = ("select",)
+"""What a random draw needs: round 0 of every campaign is one, and where the first features choose nothing after it, as
+in the regime `standard`, they are not counted either."""
+
 Material = tuple[object, ...]
 Key = tuple[str, str, str]
 
@@ -125,22 +129,23 @@ def _refuse_untested(folder: str, settings: Settings, records: Sequence[Mapping[
 
 def _curve(ledger: Ledger, records: Sequence[Mapping[str, Any]], settings: Settings) -> Curve:
     """Return accuracy over labels paid for; of rounds that paid for none the last counts."""
-    points: dict[int, tuple[float, Hours]] = {}
-    labels, spent = 0, Spent()
-    stages = choosing(settings.strategy.name)
+    points: dict[int, tuple[float, Hours, float]] = {}
+    labels, paid, spent = 0, 0.0, Spent()
+    stages, unseen = choosing(settings.strategy.name), settings.regime == "standard"  # embedded anew before it selects
     for record in records:
         before, after = halves([ledger.read_json(name) for name in sorted(record["cost"]["files"])])
         labels += record["cost"]["labels"]
-        spent += _sum(before, stages)
-        points[labels] = (record["accuracy"], _as_hours(spent))
+        paid += record["cost"]["label_dollars"]
+        spent += _sum(before, DRAWING if unseen and record["round"] == 0 else stages)
+        points[labels] = (record["accuracy"], _as_hours(spent), paid)
         spent += _sum(after, stages)
-    accuracy, hours = zip(*points.values(), strict=True)
-    return Curve.of(list(points), accuracy, hours)
+    accuracy, hours, dollars = zip(*points.values(), strict=True)
+    return Curve.of(list(points), accuracy, hours, paid=dollars)
 
 
 def choosing(strategy: str) -> Sequence[str]:
     """Return the stages that a strategy needs to choose rows: a random draw looks at no features and asks no head."""
-    return ("select",) if strategy == "random" else SAMPLING
+    return DRAWING if strategy == "random" else SAMPLING
 
 
 def halves(records: Sequence[Mapping[str, Any]]) -> tuple[Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]]]:

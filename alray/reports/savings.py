@@ -1,8 +1,8 @@
 """What a campaign saved against another: in labels, in dollars, and in labels once its computing is paid for.
 
 The cost model is that of ASVP (Wen et al., TMLR 2024): n_M(a) is the least number of labels at which the curve of M has
-accuracy a. Each formula takes mean curves, and raises `Outside` where they do not define it; `estimate` gives it an
-interval.
+accuracy a, and acc_M(n) what it has at n labels. Each formula takes mean curves, and raises `Outside` where they do not
+define it; `estimate` gives it an interval.
 """
 
 from __future__ import annotations
@@ -21,11 +21,15 @@ BEYOND = "beyond the reference's curve"
 
 @dataclass(frozen=True)
 class Prices:
-    """Dollars of one label, and of an hour of one core and of one GPU."""
+    """Dollars of one label, and of an hour of one core and of one GPU.
+
+    `as_paid`: labels cost each run what it was charged for its own, which `label` is only the average of.
+    """
 
     label: float = 0.0
     cpu_hour: float = 0.0
     gpu_hour: float = 0.0
+    as_paid: bool = False
 
     def of(self, hours: Hours) -> float:
         """Return the price of these hours: of what is held, not of the wall clock."""
@@ -34,14 +38,15 @@ class Prices:
 
 @dataclass(frozen=True)
 class Need:
-    """What an accuracy takes: labels, and hours of sampling until they were asked for."""
+    """What an accuracy takes: labels, hours of sampling until they were asked for, and what they were charged at."""
 
     labels: float
     hours: Hours
+    paid: float = 0.0
 
     def label_dollars(self, prices: Prices) -> float:
         """Return the price of the labels."""
-        return self.labels * prices.label
+        return self.paid if prices.as_paid else self.labels * prices.label
 
     def compute_dollars(self, prices: Prices) -> float:
         """Return the price of the hours."""
@@ -63,29 +68,28 @@ def labels_for(accuracy: float, method: Curve) -> float:
 def need(accuracy: float, method: Curve) -> Need:
     """Return what this accuracy takes."""
     labels = labels_for(accuracy, method)
-    hours = method.hours_at(labels)
-    assert hours is not None  # labels_for stays within the budgets
-    return Need(labels, hours)
+    hours, paid = method.hours_at(labels), method.paid_at(labels)
+    assert hours is not None and paid is not None  # labels_for stays within the budgets
+    return Need(labels, hours, paid)
 
 
 def saving_for(accuracy: float, method: Curve, reference: Curve) -> float:
     """Return the sample saving ratio at an accuracy: 1 − n_M(a) / n_ref(a)."""
-    few, many = labels_for(accuracy, method), _reference_labels(accuracy, reference)
-    if not many:
-        raise Outside("the reference needs no labels")
-    return 1 - few / many
+    few = labels_for(accuracy, method)
+    return _ratio(few, _reference_labels(accuracy, reference))
 
 
 def saving_at(labels: float, method: Curve, reference: Curve) -> float:
     """Return the sample saving ratio at a budget: 1 − n / n_ref(acc_M(n)).
 
-    Where the curve of M is flat, n is the first budget of that part, as it is on the reference's curve: labels that
-    bought nothing on either side are counted on neither, and a curve saves nothing against itself.
+    n are the labels that were paid for, also where they no longer raise the curve of M. Where the reference is flat at
+    that accuracy, any number of labels from the first to the last of that part is n_ref: the one nearest to n is taken,
+    so that a curve saves nothing against itself and a flat part adds to no saving and to no loss.
     """
     accuracy = method.accuracy_at(labels)
     if accuracy is None:
         raise Outside(f"no such budget was run, only {method.labels_P[0]:,.0f} to {method.labels_P[-1]:,.0f}")
-    return saving_for(accuracy, method, reference)
+    return _ratio(labels, _reference_labels(accuracy, reference, near=labels))
 
 
 def cost_for(accuracy: float, prices: Prices, method: Curve) -> float:
@@ -126,8 +130,15 @@ def quicker(method: Curve, baseline: Curve) -> float:
     return theirs.wall / mine.wall
 
 
-def _reference_labels(accuracy: float, reference: Curve) -> float:
-    found = reference.labels_for(accuracy)
+def _ratio(few: float, many: float) -> float:
+    if not many:
+        raise Outside("the reference needs no labels")
+    return 1 - few / many
+
+
+def _reference_labels(accuracy: float, reference: Curve, near: float | None = None) -> float:
+    """Return n_ref(a); with `near` that of its labels with this accuracy which is nearest."""
+    found = reference.labels_for(accuracy) if near is None else reference.labels_near(accuracy, near)
     if found is None:
         raise Outside(BEYOND if accuracy > reference.best else f"{BELOW} of the reference")
     return found

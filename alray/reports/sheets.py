@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -90,8 +91,9 @@ def _groups(report: Report) -> Sheet:
     ]
     about = (
         "Means over seeds. Sampling is what was done to choose the rows, until the last ones were asked for; a random "
-        "draw needs no features and no head, so theirs are not counted. Quicker: the baseline's sampling hours over "
-        "those of the group, up to the last budget that both have. Start-up of workers is apart."
+        "draw needs no features and no head, so theirs are not counted, and no features for round 0 of `standard`, "
+        "which embeds the pool anew before it selects. Quicker: the baseline's sampling hours over those of the group, "
+        "up to the last budget that both have. Start-up of workers is apart."
     )
     return Sheet("Hours", columns, body, [about, *_reasons((g.group, g.quicker) for g in report.groups)])
 
@@ -112,7 +114,8 @@ def _budgets(budgets: Sequence[BudgetRow]) -> Sheet:
     ]
     about = (
         "Saving: 1 − labels / labels that the reference needs for the same accuracy, of curves made monotone; where "
-        "one is flat, labels are those at which it became so. 90 %: over seeds; of three it holds the truth in 76 %."
+        "the reference is flat, those of its labels that are nearest. 90 %: over seeds; of three it holds the truth in "
+        "76 %."
     )
     return Sheet("Accuracy at each budget", columns, body, [about, *_reasons((r.group, r.saving) for r in budgets)])
 
@@ -133,9 +136,19 @@ def _targets(report: Report) -> Sheet:
         for row in report.targets
     ]
     prices = report.prices
-    about = f"At ${prices.label:g} a label, ${prices.cpu_hour:g} a core-hour, ${prices.gpu_hour:g} a GPU-hour."
+    label = f"${prices.label:g} a label{' on average, as each run was charged' if _uneven(report) else ''}"
+    about = f"At {label}, ${prices.cpu_hour:g} a core-hour, ${prices.gpu_hour:g} a GPU-hour."
     title = f"What an accuracy of {report.target:g} took"
     return Sheet(title, columns, body, [about, *_reasons((r.group, r.labels) for r in report.targets)])
+
+
+def _uneven(report: Report) -> bool:
+    """Say whether labels were charged at other sums than their number times their average price."""
+    if not report.prices.as_paid:
+        return False
+    pairs = [(row.labels.value, row.label_dollars) for row in report.targets]
+    even = [n is None or d is None or math.isclose(n * report.prices.label, d, rel_tol=1e-6) for n, d in pairs]
+    return not all(even)
 
 
 def _savings(report: Report) -> Sheet:

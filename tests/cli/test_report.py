@@ -36,6 +36,8 @@ def test_the_tables_of_real_campaigns(runs: str, alray: Alray) -> None:
                  "price of a core-hour", "Who beats whom", "At $0.1 a label, $1 a core-hour"):  # fmt: skip
         assert part in out
     assert "there are no runs of the regime `standard`, so no overall cost reduction" in out
+    assert "where the reference is flat, those of its labels that are nearest" in out
+    assert "Intervals are over seeds only: what all seeds share is in no interval, as one pre-trained backbone" in out
 
 
 def test_json_has_what_the_statuses_have(runs: str, alray: Alray) -> None:
@@ -64,8 +66,10 @@ def test_files_by_their_suffix(runs: str, alray: Alray, tmp_path: Path) -> None:
 def test_prices_put_on_afresh(runs: str, alray: Alray) -> None:
     words = ("--label-price", "2", "--cpu-hour", "0", "--gpu-hour", "0", "--target", "0.66", "--json")
     found = json.loads(alray("report", runs, *words)[1])
-    assert found["prices"] == {"label": 2.0, "cpu_hour": 0.0, "gpu_hour": 0.0}
+    assert found["prices"] == {"label": 2.0, "cpu_hour": 0.0, "gpu_hour": 0.0, "as_paid": False}
     assert all(row["compute_dollars"] == 0 for row in found["targets"])
+    hours = json.loads(alray("report", runs, "--cpu-hour", "0", "--target", "0.66", "--json")[1])
+    assert hours["prices"] == {"label": 0.1, "cpu_hour": 0.0, "gpu_hour": 0.0, "as_paid": True}
 
 
 def test_one_run_alone_is_a_report_too(runs: str, alray: Alray) -> None:

@@ -65,12 +65,29 @@ def test_the_least_labels_of_a_fine_grid(accuracy: list[float], wanted: float) -
         assert 0 <= grid[np.argmax(high)] - labels + 1e-9 <= step + 2e-9
 
 
+def test_of_a_flat_part_the_nearest_labels_by_hand() -> None:
+    found = Curve.of([100, 200, 300, 400], [0.5, 0.65, 0.65, 0.8])
+    assert [found.labels_near(0.65, labels) for labels in (50, 250, 350, 900)] == pytest.approx([200, 250, 300, 300])
+    assert [found.labels_near(0.575, labels) for labels in (50, 900)] == pytest.approx([150, 150])
+    assert Curve.of([100, 200], [0.5, 0.5]).labels_near(0.5, 900) == 200  # and no further
+    assert found.labels_near(0.49, 100) is None and found.labels_near(0.81, 400) is None
+
+
+@given(accuracies, st.floats(0, 100), st.integers(0, 7))
+def test_the_nearest_labels_of_all_that_have_the_accuracy(accuracy: list[float], labels: float, point: int) -> None:
+    found = curve(accuracy)
+    wanted = found.fitted_P[point % len(accuracy)]
+    having = found.labels_P[np.abs(found.fitted_P - wanted) <= 1e-12]
+    near = found.labels_near(float(wanted), labels)
+    assert near == pytest.approx(min(max(labels, having[0]), having[-1]), abs=1e-6)
+
+
 @given(accuracies, st.floats(0, 100))
 def test_nothing_is_said_beyond_the_budgets(accuracy: list[float], labels: float) -> None:
     found = curve(accuracy)
     inside = found.labels_P[0] <= labels <= found.labels_P[-1]
     assert (found.accuracy_at(labels) is not None) == inside
-    assert (found.hours_at(labels) is not None) == inside
+    assert (found.hours_at(labels) is not None) == (found.paid_at(labels) is not None) == inside
     assert found.labels_for(found.best + 0.001) is None
     assert found.labels_for(found.fitted_P[0] - 0.001) is None
 
@@ -78,6 +95,15 @@ def test_nothing_is_said_beyond_the_budgets(accuracy: list[float], labels: float
 def test_hours_lie_on_straight_lines_too() -> None:
     found = Curve.of([10, 20], [0.1, 0.2], [Hours(1, 2, 0), Hours(2, 4, 8)])
     assert found.hours_at(15) == Hours(1.5, 3.0, 4.0)
+
+
+def test_dollars_lie_on_straight_lines_and_have_a_mean() -> None:
+    one, other = (Curve.of([10, 20], [0.1, 0.2], paid=paid) for paid in ([1, 5], [3, 9]))
+    assert one.paid_at(15) == 3
+    assert mean([one, other]).paid_P.tolist() == [2, 7]
+    assert Curve.of([10, 20], [0.1, 0.2]).paid_at(15) == 0
+    with pytest.raises(ValueError, match="finite"):
+        Curve.of([10, 20], [0.1, 0.2], paid=[1])
 
 
 def test_the_mean_is_made_monotone_after_it_is_taken() -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from measured import COSTS, made, three_ways
 
 from alray.errors import ConfigError, RunError
 from alray.reports.groups import Group, group
-from alray.reports.report import Report, TargetRow, charged, report
+from alray.reports.report import SEEDS_ONLY, Report, TargetRow, charged, report
+from alray.reports.runs import Run
 from alray.reports.savings import Prices
+from alray.reports.sheets import sheets
 
 
 def row(found: Report, name: str) -> TargetRow:
@@ -92,7 +95,8 @@ def test_a_target_that_some_or_all_miss(groups: list[Group]) -> None:
     none = report(groups, target=0.99)
     assert none.map is None
     assert none.notes == [
-        "No curve has 0.99 between its first and its last budget: there is no cost of it, and no map."
+        "No curve has 0.99 between its first and its last budget: there is no cost of it, and no map.",
+        SEEDS_ONLY,
     ]
     for wrong in (0, 1.5, 90):
         with pytest.raises(ConfigError, match=r"expected an accuracy above 0 and up to 1, as in 0.9"):
@@ -102,7 +106,10 @@ def test_a_target_that_some_or_all_miss(groups: list[Group]) -> None:
 def test_curves_that_do_not_overlap_have_no_common_target() -> None:
     found = report(group([made("svpp", "margin", 0, [0.1, 0.2]), made("svpp", "random", 0, [0.5, 0.6])]))
     assert found.target is None and found.targets == [] and found.map is None
-    assert found.notes == ["No accuracy is reached by all groups within their budgets. Give --target to compare some."]
+    assert found.notes == [
+        "No accuracy is reached by all groups within their budgets. Give --target to compare some.",
+        SEEDS_ONLY,
+    ]
 
 
 def test_one_group_alone_says_what_it_can() -> None:
@@ -145,11 +152,48 @@ def test_several_references_and_none_that_fits_has_to_be_named() -> None:
 
 
 def test_prices_are_those_that_the_runs_were_told_or_new_ones(groups: list[Group]) -> None:
-    assert charged(groups) == Prices(**COSTS)
+    assert charged(groups) == Prices(**COSTS, as_paid=True)
     assert report(groups, target=0.75, prices=Prices(1.0)).targets[0].compute_dollars == 0
     other = made("svpp", "margin", 7, [0.471, 0.621, 0.721, 0.771], costs={**COSTS, "label": 0.2})
     with pytest.raises(ConfigError, match=r"were told different prices in `costs`: .* give --label-price, --cpu-hour"):
         charged(group([*three_ways(), other]))
+
+
+def test_dollars_to_a_target_are_the_runs_own_unless_a_price_is_put_on_afresh() -> None:
+    """Labels of rare classes are dearer, and a strategy that asks for more of them pays more for as many."""
+    runs = [made("svpp", "margin", 0, [0.5, 0.7]), made("svpp", "random", 0, [0.5, 0.6, 0.7])]
+    dear = runs[0].curve.paid_P * 3
+    runs[0] = replace(runs[0], curve=replace(runs[0].curve, paid_P=dear), label_dollars=float(dear[-1]))
+    found = report(group(runs), target=0.6)
+    assert found.prices == Prices(round((3 * 20 + 30) / 500, 9), 0.5, 2.0, as_paid=True)
+    margin, random = row(found, "svpp/margin"), row(found, "svpp/random")
+    assert (margin.label_dollars, random.label_dollars) == (pytest.approx(45), pytest.approx(20))
+    assert margin.dollars.value == pytest.approx(45)
+    assert "At $0.18 a label on average, as each run was charged, $0.5 a core-hour" in sheets(found)[2].notes[0]
+    afresh = report(group(runs), target=0.6, prices=Prices(1.0))
+    assert (row(afresh, "svpp/margin").label_dollars, row(afresh, "svpp/random").label_dollars) == (150, 200)
+    assert sheets(afresh)[2].notes[0].startswith("At $1 a label, $0 a core-hour")
+
+
+def test_what_no_interval_holds_and_what_is_not_alike_is_said_below(groups: list[Group]) -> None:
+    assert report(groups).notes[1:] == [SEEDS_ONLY]
+    assert "over seeds only" in SEEDS_ONLY and "one pre-trained backbone" in SEEDS_ONLY
+    runs = [made("svpp", name, 0, [0.5, 0.6], training={"holdout": h}) for name, h in (("margin", 0.1), ("random", 0))]
+    assert report(group(runs)).notes[1:] == [
+        "Not alike: `training.holdout` is 0.1 in svpp/margin, and 0 in svpp/random.",
+        SEEDS_ONLY,
+    ]
+
+
+def test_curves_of_a_proxy_are_refused_beside_those_of_what_is_delivered_and_said_to_be_that() -> None:
+    def of(strategy: str, when: str) -> Run:
+        return made("svpp", strategy, 0, [0.5, 0.6], training={"when": when, "recipe": {"name": "fine_tune"}})
+
+    with pytest.raises(RunError, match="tests what each round delivers"):
+        report(group([of("margin", "last"), of("random", "every")]))
+    found = report(group([of("margin", "last"), of("random", "last")]))
+    assert found.notes[1].startswith("Accuracies before a run's last budget are those of its proxy")
+    assert len(report(group([of("margin", "every"), of("random", "every")])).notes) == 2
 
 
 def test_wins_are_counted_at_later_budgets_that_all_have(groups: list[Group]) -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
-from campaigns import settings, write_pool
+from campaigns import parse, picture_settings, settings, write_pictures, write_pool
 
 from alray import campaign
 from alray.errors import RunError
+from alray.reports.groups import group
+from alray.reports.report import report
 from alray.reports.runs import choosing, find, halves, read
 
 
@@ -25,7 +28,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def stages(data: Path, run: str, number: int) -> dict[str, float]:
     """Return the seconds of each stage of a round, as the ledger has them."""
-    files = (data / f"runs/{run}/costs").glob("*.json")
+    return stages_of(data / "runs" / run, number)
+
+
+def stages_of(run: Path, number: int) -> dict[str, float]:
+    files = (run / "costs").glob("*.json")
     every = [json.loads(file.read_text()) for file in files if not file.name.endswith(".start.json")]
     ended = [record for record in every if record["round"] == number]
     return {name: sum(r["seconds"] for r in ended if r["stage"] == name) for name in {r["stage"] for r in ended}}
@@ -97,6 +104,34 @@ def test_a_random_draw_is_charged_for_its_draw_alone(data: Path) -> None:
     drawn = [stages(data, "random", number)["select"] for number in range(3)]
     found = read(str(data / "runs/random")).curve.hours_P3[:, 0] * 3600
     assert found.tolist() == pytest.approx([sum(drawn[: n + 1]) for n in range(3)], abs=1e-9)
+
+
+def test_dollars_are_those_of_the_labels_that_each_round_got(data: Path, tmp_path: Path) -> None:
+    prices = {"label": 0.1, "classes": {"class-1": 2.0}, "cpu_hour": 1.0}
+    campaign.run(settings(data, tmp_path / "run", costs=prices))
+    parts = [pq.read_table(file) for file in sorted((tmp_path / "run/rounds").glob("*/labels.parquet"))]
+    bills = [sum(2.0 if label == "class-1" else 0.1 for label in part["label"].to_pylist()) for part in parts]
+    run = read(str(tmp_path / "run"))
+    assert run.curve.paid_P.tolist() == pytest.approx(bills)  # of all labels up to that round
+    assert run.label_dollars == pytest.approx(bills[-1]) and bills[-1] > 0.1 * run.labels
+    found = report(group([run]), target=run.curve.best)
+    labels = found.targets[0].labels.value
+    assert labels is not None and found.prices.as_paid
+    assert found.targets[0].label_dollars == pytest.approx(run.curve.paid_at(labels))
+    assert [read(str(data / "runs/margin")).curve.paid_P.tolist()] == [pytest.approx([1.2, 1.8, 2.1])]
+
+
+def test_the_first_features_are_hours_of_a_regime_that_selects_on_them(tmp_path: Path) -> None:
+    write_pictures(tmp_path)
+    for regime in ("svpp", "standard"):
+        told = picture_settings(tmp_path, tmp_path / regime).model_dump(mode="json")
+        recipe = {"name": "fine_tune", "epochs": 1}
+        campaign.run(parse({**told, "regime": regime, "training": {"when": "every", "recipe": recipe}}))
+    for regime, needed in (("svpp", ("features", "load", "select")), ("standard", ("select",))):
+        took = stages_of(tmp_path / regime, 0)
+        assert took["features"] > 0
+        expected = sum(took.get(name, 0) for name in needed)
+        assert read(str(tmp_path / regime)).curve.hours_P3[0, 0] * 3600 == pytest.approx(expected, abs=1e-9)
 
 
 def test_a_run_without_test_rows_is_refused_with_the_reason(data: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -48,6 +49,23 @@ def test_v10_half_the_labels() -> None:
     assert saving_for(0.65, METHOD, RANDOM) == pytest.approx(0.5)
 
 
+def test_labels_that_no_longer_raise_the_method_are_counted() -> None:
+    random = Curve.of([100, 900, 2000], [0.5, 0.65, 0.7])
+    method = Curve.of([100, 500, 1000], [0.5, 0.65, 0.65])
+    assert saving_at(500, method, random) == pytest.approx(1 - 500 / 900)
+    assert saving_at(1000, method, random) == pytest.approx(1 - 1000 / 900)  # not the 44 % of where it became flat
+    assert saving_for(0.65, method, random) == pytest.approx(1 - 500 / 900)
+
+
+def test_of_a_flat_reference_the_labels_that_are_nearest() -> None:
+    flat = Curve.of([100, 200, 400, 500], [0.5, 0.6, 0.6, 0.7])
+    method = Curve.of([100, 150, 300, 450], [0.5, 0.6, 0.6, 0.6])
+    savings_at = [saving_at(labels, method, flat) for labels in (150, 300, 450)]
+    assert savings_at == pytest.approx([1 - 150 / 200, 0, 1 - 450 / 400])
+    saturated = Curve.of([100, 200, 300], [0.5, 0.6, 0.6])
+    assert saving_at(450, method, saturated) == pytest.approx(1 - 450 / 300)  # its last budget, and no further
+
+
 def test_the_equivalent_saving_by_hand() -> None:
     prices = Prices(label=0.1, cpu_hour=0.5, gpu_hour=2.0)
     method = Curve.of([100, 150], [0.5, 0.65], [Hours(1, 2, 0.5), Hours(2, 4, 1)])
@@ -69,6 +87,19 @@ def test_the_wall_clock_is_not_charged_but_what_is_held() -> None:
     assert Need(10, Hours(wall=100, cpu=2, gpu=3)).dollars(Prices(1.0, 0.5, 2.0)) == 10 + 1 + 6
 
 
+def test_labels_cost_what_the_run_was_charged_or_a_price_put_on_afresh() -> None:
+    method = Curve.of([100, 200], [0.5, 0.7], [Hours(), Hours(1, 1, 0)], paid=[10, 50])
+    charged = Prices(0.2, 2.0, 0.0, as_paid=True)
+    assert savings.need(0.6, method).label_dollars(charged) == 30
+    assert cost_for(0.6, charged, method) == 31
+    assert cost_for(0.6, Prices(0.2, 2.0), method) == pytest.approx(31)  # 150 labels at $0.2
+    assert cost_for(0.6, Prices(1.0), method) == pytest.approx(150)
+    # of dollars as charged the reduction is one too; labels that computing would buy have the average price
+    other = Curve.of([100, 200], [0.5, 0.7], paid=[20, 100])
+    assert cost_reduction(0.6, Prices(0.3, as_paid=True), method, other) == pytest.approx(0.5)
+    assert equivalent_saving(0.6, charged, method, other) == pytest.approx(-1 / 0.2)
+
+
 @pytest.mark.parametrize(
     ("formula", "said"),
     [
@@ -77,6 +108,10 @@ def test_the_wall_clock_is_not_charged_but_what_is_held() -> None:
         (lambda: saving_for(0.71, RANDOM, METHOD), "not reached"),
         (lambda: saving_for(0.4, METHOD, RANDOM), "below the first budget"),
         (lambda: saving_for(0.45, Curve.of([10, 20], [0.4, 0.5]), RANDOM), "below the first budget of the reference"),
+        (
+            lambda: saving_at(0, Curve.of([0, 9], [0.1, 0.2]), Curve.of([0, 9], [0.1, 0.2])),
+            "the reference needs no labels",
+        ),
         (lambda: saving_for(0.1, METHOD, Curve.of([0, 9], [0.1, 0.2])), "below the first budget"),
         (lambda: saving_for(0.5, METHOD, Curve.of([0, 9], [0.5, 0.6])), "the reference needs no labels"),
         (lambda: cost_for(0.9, Prices(), METHOD), "not reached"),
@@ -97,7 +132,7 @@ def test_what_the_curves_do_not_say_is_not_said(formula: object, said: str) -> N
 @given(noisy, st.floats(0, 1))
 def test_a_curve_saves_nothing_against_itself(curve: Curve, share: float) -> None:
     labels = curve.labels_P[0] + share * (curve.labels_P[-1] - curve.labels_P[0])
-    assert saving_at(float(labels), curve, curve) == pytest.approx(0, abs=1e-9)
+    assert saving_at(float(labels), curve, curve) == 0
     assert saving_for(curve.best, curve, curve) == 0
     assert equivalent_saving(curve.best, Prices(1, 1, 1), curve, curve) == 0
     assert cost_reduction(curve.best, Prices(1, 1, 1), curve, curve) == 0
@@ -117,14 +152,29 @@ def test_the_ratio_does_not_hang_on_the_unit_of_labels(one: Curve, other: Curve,
         assert saving_for(accuracy, scaled(one), scaled(other)) == pytest.approx(expected, abs=1e-9)
 
 
-@given(rising, rising)
-def test_where_the_curve_rises_a_budget_and_its_accuracy_ask_the_same(one: Curve, other: Curve) -> None:
+@given(noisy, rising)
+def test_at_a_budget_it_is_the_formula_with_the_labels_of_the_budget(one: Curve, other: Curve) -> None:
     for labels, accuracy in zip(one.labels_P, one.fitted_P, strict=True):
         try:
             expected = 1 - labels / savings.labels_for(float(accuracy), other)
         except Outside:
             continue
         assert saving_at(float(labels), one, other) == pytest.approx(expected, abs=1e-9)
+
+
+@given(noisy, noisy, st.floats(0, 1))
+def test_a_flat_reference_neither_helps_nor_harms(one: Curve, other: Curve, share: float) -> None:
+    """Whichever of its labels with that accuracy counted, the saving would not be nearer to 0."""
+    labels = float(one.labels_P[0] + share * (one.labels_P[-1] - one.labels_P[0]))
+    accuracy = one.accuracy_at(labels)
+    assert accuracy is not None
+    try:
+        found = saving_at(labels, one, other)
+    except Outside:
+        return
+    having = other.labels_P[np.abs(other.fitted_P - accuracy) <= 1e-12]
+    assert all(abs(found) <= abs(1 - labels / many) + 1e-9 for many in having)
+    assert 1 - labels / other.labels_P[0] - 1e-9 <= found <= 1 - labels / other.labels_P[-1] + 1e-9
 
 
 @given(rising, rising, st.floats(0, 2))
