@@ -67,16 +67,17 @@ def reason_to_stop(ledger: Ledger, settings: Settings, upto: int) -> str | None:
     was not known to be the last when it was to be trained, and leave nothing but a head.
     """
     records = [Round(ledger, number).json(rounds.RECORD) for number in range(upto)]
-    said = Round(ledger, upto).json(FORECAST)
     before = sum(record["cost"]["dollars"] for record in records)
-    last = said["spent"] - before if "spent" in said else _older(ledger, settings, upto)
-    records.append({"cost": {"dollars": last}, "estimate": said["estimate"], "forecast": said})
-    return stopping.decide(settings.stopping, records)
+    return stopping.decide(settings.stopping, [*records, _last(Round(ledger, upto), settings, before)])
 
 
-def _older(ledger: Ledger, settings: Settings, number: int) -> float:
-    """Return the dollars of a round whose forecast does not tell them."""
-    return float(bill(ledger, settings.costs, Round(ledger, number))["dollars"])
+def _last(round: Round, settings: Settings, before: float) -> dict[str, Any]:
+    """Return what is known of a round at its forecast; an older alray's rounds have none, or one without dollars."""
+    if not round.has(FORECAST):
+        return round.json(rounds.RECORD)
+    said = round.json(FORECAST)
+    spent = said["spent"] - before if "spent" in said else bill(round.ledger, settings.costs, round)["dollars"]
+    return {"cost": {"dollars": spent}, "estimate": said["estimate"], "forecast": said}
 
 
 def since(ledger: Ledger, upto: int) -> int:

@@ -146,6 +146,52 @@ def test_a_driver_killed_in_any_stage(name: str, pictures: Path, tmp_path: Path,
 
 
 @pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.timeout(1200)
+def test_a_driver_stopped_in_pretraining_and_killed_in_the_fine_tune_of_an_alignment(
+    pictures: Path, tmp_path: Path
+) -> None:
+    """One campaign, three commands: the ledger of one that nobody disturbed."""
+    (tmp_path / "whole").mkdir()
+    with driving.driver(asvp(pictures, tmp_path / "whole"), tmp_path / "log-whole") as one:
+        one.finish()
+    found = campaigns.ledger(tmp_path / "whole/run")
+    folder = tmp_path / "cut"
+    folder.mkdir()
+    command = asvp(pictures, folder)
+    with driving.driver(command, tmp_path / "log-1") as first:
+        first.until(lambda: any(folder.glob("features/pretrained/*/epochs/*/history.json")))
+        first.process.terminate()
+        assert first.process.wait(120) == 128 + signal.SIGTERM, first.log.read_text()
+    assert not (folder / "run/pretrained.json").exists(), "pre-training was over already"
+    with driving.driver(command, tmp_path / "log-2") as second:
+        second.freeze(lambda: any(folder.glob("run/rounds/0000/aligned/*/checkpoint_*/history.json")))
+        assert not (folder / "run/rounds/0000/aligned.json").exists(), "the alignment was over already"
+        second.kill()
+    with driving.driver(command, tmp_path / "log-3") as third:
+        third.finish()
+    second.outlive()
+    assert campaigns.ledger(folder / "run") == found
+    assert found["switches"][0]["fire"] and found["aligned"][0]["accepted"]
+    assert found["rounds"][0]["features"] == found["rounds"][1]["features"] is not None
+
+
+def asvp(pictures: Path, folder: Path) -> Path:
+    """Write the settings of two rounds, the first of which aligns the features of a pre-trained backbone."""
+    path = config(pictures, folder, folder / "features")
+    raw = yaml.safe_load(path.read_text())
+    recipe = {"name": "auto", "fine_tune": {"epochs": 4}, "lp_ft": {"epochs": 1}}
+    raw |= {
+        "regime": "asvp",
+        "switch": {"at": 20, "guard": "none"},
+        "pretrain": {"epochs": 3, "batch": 64, "dim": 16, "hidden": 8, "checkpoint_every": 1},
+        "training": {"when": "last", "recipe": recipe},
+    }
+    path.write_text(yaml.safe_dump(raw))
+    return path
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_shard_actor_killed_in_mid_scan(tmp_path: Path) -> None:
     clouds(tmp_path, rows=200_000, dim=64)

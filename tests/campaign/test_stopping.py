@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from campaigns import regime_settings
+from campaigns import regime_settings, settings
 
 from alray.campaign import run
 from alray.campaign.costs import Spent
@@ -119,3 +120,16 @@ def test_the_round_that_dollars_end_is_known_before_it_is_trained(
     done = run(regime_settings(data, tmp_path / "run", budget=budget, **more))
     assert [row["model"] for row in done.per_round] == ["head", "lp_ft"]
     assert done.message.startswith("Labels and compute cost $")
+
+
+def test_a_run_of_an_older_version_without_forecasts_goes_on(data: Path, tmp_path: Path) -> None:
+    run(settings(data, tmp_path / "run", "stopping.rounds=1"))
+    home = tmp_path / "run/rounds/0000"
+    record = json.loads((home / "round.json").read_text())
+    for name in ("forecast.json", "metrics.json", "cost.json"):  # their digests are new too
+        del record["sha256"][name]
+    for name in ("estimate", "forecast", "aligned"):
+        del record[name]
+    (home / "round.json").write_text(json.dumps(record))
+    (home / "forecast.json").unlink()
+    assert run(settings(data, tmp_path / "run")).labels == 21
