@@ -6,14 +6,17 @@
         --way "asvp regime=asvp switch=logme_ped budget.control=0.2" key=value …
 
 WORK keeps everything: `data/` (digits, or the first rows of CIFAR's pool and test files), `shared/` (the pre-trained
-backbone and the frozen features, made once before any campaign), `settings/`, `logs/`, `runs/`, and at the end
-`report.md`, `report.json` and `report.csv`. A campaign that is done with the same settings is skipped, one that was cut
-is resumed. A way is a name and the settings that make it; words after the options are settings of all.
+backbone, made once before any campaign), `features/` (a folder for each campaign), `settings/`, `logs/`, `runs/`, and
+at the end `report.md`, `report.json` and `report.csv`. A campaign that is done with the same settings is skipped, one
+that was cut is resumed. A way is a name and the settings that make it; words after the options are settings of all.
 
 Runs of `random` go to twice the budget, so that savings can be read without extending a curve. Each point of a curve
-has to be what is delivered there: give `training.when=every`. Because the first features are shared, no campaign pays
-for them: what they took is said below the tables. For hours that are to be reported use `--jobs 1` on a machine that
-does nothing else.
+has to be what is delivered there: give `training.when=every`. Every campaign embeds the pool for itself, so that its
+hours have all that it needs; only the pre-training is in no campaign's, and what it took is said below the tables. For
+hours that are to be reported use `--jobs 1` on a machine that does nothing else; else `--nice 10` lets others go first.
+
+Each campaign is a process that imports alray anew: run a grid from a checkout that does not change meanwhile (`git
+worktree add`), or its campaigns are not of one code.
 """
 
 from __future__ import annotations
@@ -38,7 +41,6 @@ import alray
 from alray import config, reports, storage
 from alray.campaign import Settings, opening
 from alray.campaign.ledger import Ledger
-from alray.features import build
 from alray.models.backbone import plain
 from alray.pool import Pool, digits
 from alray.runtime import open_runtime
@@ -69,10 +71,10 @@ def main() -> None:
     args = parse()
     work: Path = args.work.resolve()
     data = write_data(work / "data", args.pool, args.rows, args.tests)
-    shared = common(args, work, data)
+    shared = common(args, data)
     prepared = prepare(work / "shared", args.config, shared)
     campaigns = list(grid(args, work, [*shared, *prepared["words"]]))
-    failed = run_all(work, campaigns, args.jobs, args.threads)
+    failed = run_all(work, campaigns, args)
     finish(work, [c for c in campaigns if c.name not in failed], args.target, prepared)
     if failed:
         sys.exit(f"{len(failed)} of {len(campaigns)} campaigns failed: {', '.join(failed)}. See {work}/logs.")
@@ -92,6 +94,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--jobs", type=int, default=1, help="campaigns at a time")
     parser.add_argument("--threads", type=int, default=1, help="OMP_NUM_THREADS of each")
+    parser.add_argument("--nice", type=int, default=0, help="how far each gives way to other processes, 0 to 19")
     parser.add_argument("--runtime", default="local", choices=["local", "ray"])
     parser.add_argument("--target", type=float, help="accuracy of the report; else the highest that all reach")
     return parser.parse_intermixed_args()
@@ -134,47 +137,36 @@ def first(files: Sequence[Path], rows: int | None) -> pa.Table:
     return pa.concat_tables(found).slice(0, rows)
 
 
-def common(args: argparse.Namespace, work: Path, data: Path) -> list[str]:
-    """Return the settings of every campaign, as words; the user's come last and win."""
+def common(args: argparse.Namespace, data: Path) -> list[str]:
+    """Return the settings of every campaign, as words; the user's come last and win, but for where features are."""
     test = {"path": f"{data}/test.parquet", "labels": f"{data}/test.parquet"}
     return [
         f"pool.path={data}/pool.parquet",
         f"test={json.dumps(test)}",
         f"labeller={json.dumps({'name': 'oracle', 'path': f'{data}/oracle.parquet'})}",
-        f"features.path={work}/shared",
         f"runtime.name={args.runtime}",
         *args.words,
     ]
 
 
 def prepare(folder: Path, base: str, words: Sequence[str]) -> dict[str, Any]:
-    """Pre-train the backbone where `pretrain` is set, and embed pool and test rows, once for all campaigns.
+    """Pre-train the backbone where `pretrain` is set, once for all campaigns.
 
-    Returns the words that make every campaign start from that backbone, and the seconds that each step took.
+    Returns the words that make every campaign start from that backbone, and the seconds that it took.
     """
-    settings = config.load(base, [*words, f"run={folder}/none"], Settings)
+    settings = config.load(base, [f"features.path={folder}", *words, f"run={folder}/none"], Settings)
+    if settings.pretrain is None:
+        return {"words": [], "seconds": {}}
     note = folder / "prepared.json"
-    key = {"features": settings.features.model_dump(), "pretrain": settings.pretrain and settings.pretrain.model_dump()}
+    key = {"features": settings.features.model_dump(), "pretrain": settings.pretrain.model_dump()}
     if note.exists() and (found := json.loads(note.read_text()))["key"] == key:
         return dict(found)
-    seconds, more = {}, []
+    own = settings.pretrain.beside(settings.features.path)
     with open_runtime(settings.runtime) as runtime:
-        pool, features = Pool.open(settings.pool), settings.features
-        if settings.pretrain is not None:
-            own, start = settings.pretrain.beside(features.path), time.perf_counter()
-            made = pretrain(own, pool, plain(features), runtime, seed=settings.seed)
-            seconds["pre-training"] = time.perf_counter() - start
-            features = features.model_copy(update={"weights": made.checkpoint})
-            more = ["pretrain=null", f"features.weights={made.checkpoint}"]
-        assert settings.test is not None
-        for name, rows in (
-            ("features of the pool", pool),
-            ("features of the test rows", Pool.open(settings.test.path)),
-        ):
-            start = time.perf_counter()
-            build(rows, features, runtime, seed=settings.seed)
-            seconds[name] = time.perf_counter() - start
-    prepared = {"key": key, "words": more, "seconds": seconds}
+        pool, start = Pool.open(settings.pool), time.perf_counter()
+        made = pretrain(own, pool, plain(settings.features), runtime, seed=settings.seed)
+        seconds = {"pre-training": time.perf_counter() - start}
+    prepared = {"key": key, "words": ["pretrain=null", f"features.weights={made.checkpoint}"], "seconds": seconds}
     storage.write_json(str(note), prepared)
     return prepared
 
@@ -194,7 +186,8 @@ def grid(args: argparse.Namespace, work: Path, words: Sequence[str]) -> Iterator
                 if strategy == "random" and way not in with_random:
                     continue
                 name = f"{way}-{strategy}-{seed}"
-                told = [*words, *own, f"strategy.name={strategy}", f"seed={seed}", f"run={work}/runs/{name}"]
+                mine = [f"strategy.name={strategy}", f"seed={seed}", f"run={work}/runs/{name}"]
+                told = [*words, *own, *mine, f"features.path={work}/features/{name}"]
                 yield Campaign(name, doubled(config.load(args.config, told, Settings), strategy))
 
 
@@ -211,17 +204,17 @@ def doubled(settings: Settings, strategy: str) -> Settings:
 # Running
 
 
-def run_all(work: Path, campaigns: Sequence[Campaign], jobs: int, threads: int) -> list[str]:
-    """Run what is not done, at most `jobs` at a time; return the names of those that failed."""
+def run_all(work: Path, campaigns: Sequence[Campaign], args: argparse.Namespace) -> list[str]:
+    """Run what is not done, at most `args.jobs` at a time; return the names of those that failed."""
     todo = [c for c in campaigns if not c.done()]
     print(f"{len(campaigns)} campaigns, {len(campaigns) - len(todo)} done before", flush=True)
     waiting, failed = [*reversed(todo)], list[str]()
     running: dict[subprocess.Popen[bytes], tuple[Campaign, float]] = {}
     try:
         while waiting or running:
-            while waiting and len(running) < jobs:
+            while waiting and len(running) < args.jobs:
                 campaign = waiting.pop()
-                running[start(work, campaign, threads)] = campaign, time.monotonic()
+                running[start(work, campaign, args.threads, args.nice)] = campaign, time.monotonic()
             time.sleep(0.2)
             for process in [p for p in running if p.poll() is not None]:
                 campaign, since = running.pop(process)
@@ -237,15 +230,16 @@ def run_all(work: Path, campaigns: Sequence[Campaign], jobs: int, threads: int) 
     return failed
 
 
-def start(work: Path, campaign: Campaign, threads: int) -> subprocess.Popen[bytes]:
+def start(work: Path, campaign: Campaign, threads: int, nice: int) -> subprocess.Popen[bytes]:
     """Start one campaign in a process of its own; what it says goes to its log."""
     told = work / f"settings/{campaign.name}.yaml"
     storage.write_bytes(str(told), config.dump(campaign.settings).encode())
     log = work / f"logs/{campaign.name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     env = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    command = ["nice", "-n", str(nice), sys.executable, "-c", ONE, str(told)]
     with log.open("ab") as out:
-        return subprocess.Popen([sys.executable, "-c", ONE, str(told)], stdout=out, stderr=out, env=env)
+        return subprocess.Popen(command[3:] if not nice else command, stdout=out, stderr=out, env=env)
 
 
 def ending(campaign: Campaign) -> str:
@@ -264,7 +258,9 @@ def finish(work: Path, campaigns: Sequence[Campaign], target: float | None, prep
         return
     found = reports.report(reports.group([reports.read(c.settings.run) for c in campaigns]), target=target)
     took = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in prepared["seconds"].items())
-    text = reports.markdown(found) + f"\nMade once for all campaigns, and in no hours above: {took}.\n"
+    text = reports.markdown(found)
+    if took:
+        text += f"\nMade once for all campaigns, and in no hours and no interval above: {took}.\n"
     storage.write_bytes(str(work / "report.md"), text.encode())
     storage.write_bytes(str(work / "report.csv"), reports.to_csv(found).encode())
     storage.write_json(str(work / "report.json"), found.to_dict())
