@@ -27,8 +27,9 @@ def essence(folder: str) -> list[dict[str, Any]]:
     records = [Round(ledger, n).json("round.json") for n in range(status(folder).rounds)]
     about = ("picks_digest", "labels", "label_dollars", "accuracy", "config", "sha256")
     out = [{name: record[name] for name in about} for record in records]
-    for one in out:  # a label names its request, and a request names its run
-        del one["sha256"]["labels.parquet"]
+    for one in out:  # a label names its request, and a request names its run; the others tell seconds, or places
+        for piece in ("labels.parquet", "forecast.json", "cost.json", "metrics.json"):
+            del one["sha256"][piece]
     return out
 
 
