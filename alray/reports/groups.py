@@ -15,6 +15,7 @@ from itertools import pairwise
 from typing import Any
 
 from alray.errors import RunError
+from alray.proxy.switch import SWITCHES
 from alray.reports.repeats import Repeats
 from alray.reports.runs import Key, Run
 
@@ -118,12 +119,13 @@ def _names(keys: Sequence[Key]) -> dict[Key, str]:
 
 
 def _switch(text: str) -> str:
-    """Return a switch in words: its name, and its fields if these are few."""
+    """Return a switch in words: its name, and the fields that are not as its rule has them by default."""
     value = json.loads(text)
     if not isinstance(value, dict):
         return str(value)
-    name, fields = value.get("name"), [f"{k}={v}" for k, v in value.items() if k != "name"]
-    return " ".join([*([str(name)] if name else []), *fields])
+    usual = SWITCHES[value["name"]].model_fields
+    told = [f"{k}={v}" for k, v in value.items() if k != "name" and v != usual[k].default]
+    return " ".join([str(value["name"]), *told])
 
 
 def _shown(labels: Sequence[int]) -> str:

@@ -19,6 +19,8 @@ from alray.ops.moments import Coordinates, Moments
 from alray.proxy.evidence import Evidence, measure
 from alray.proxy.switch import SWITCHES, Always, At, Decision, LogmePed, Off, SwitchFamily, SwitchRule, from_words
 
+STRICT = LogmePed(tau=0.1)
+
 
 def history(*rates: float, start: int = 100) -> list[Evidence]:
     """Return a first round and one more per rate: labels double, and evidence grows by so much per e-fold of them."""
@@ -71,8 +73,8 @@ def test_a_round_in_the_band_keeps_the_count_and_one_above_it_clears_it() -> Non
 
 def test_the_measure_is_with_or_without_the_descent() -> None:
     rounds = history(0.15, 0.15)  # 0.075 without it
-    assert not decide(LogmePed(), rounds).fire
-    assert decide(LogmePed(measure="logme"), rounds).fire
+    assert not decide(STRICT, rounds).fire
+    assert decide(LogmePed(tau=0.1, measure="logme"), rounds).fire
 
 
 def test_nothing_fires_before_there_are_labels_for_every_class() -> None:
@@ -104,7 +106,7 @@ def test_rounds_without_evidence_are_left_out() -> None:
 
 def test_the_sentence_has_the_numbers() -> None:
     rounds = history(0.4, 0.12, 0.05)
-    said = [decide(LogmePed(), rounds[: end + 1]).reason for end in range(4)]
+    said = [decide(STRICT, rounds[: end + 1]).reason for end in range(4)]
     assert said == [
         "LogME -0.1000 on 100 randomly drawn labels; its slope is measured from 150 on, 1.5 times the first 100.",
         "The evidence grows by 0.4000 nats a label and e-fold of labels (0.1773 on 200 randomly drawn), above the 0.1 "
@@ -114,7 +116,7 @@ def test_the_sentence_has_the_numbers() -> None:
         "The evidence grows by 0.0500 nats a label and e-fold of labels (0.2951 on 800 randomly drawn), at or below "
         "the 0.1 that counts as flat; 1 flat rounds, 2 make it fire.",
     ]
-    numbers = decide(LogmePed(), rounds, labels=1234).numbers
+    numbers = decide(STRICT, rounds, labels=1234).numbers
     assert numbers["labels"] == 1234 and numbers["drawn"] == 800 and numbers["least"] == 50
     assert numbers["slope"] == pytest.approx(0.05) and numbers["count"] == 1
 
@@ -143,10 +145,10 @@ def test_saturated_features_of_digits_fire_and_improving_ones_do_not(seed: int) 
     rng = np.random.default_rng(3)
     wide_ND = np.maximum(pixels_ND / 16 @ rng.normal(size=(64, 512)) / 8 + 0.3 * rng.normal(size=512), 0)
     saturated = digits_history(pixels_ND, target_N, seed)
-    fires = [end for end in range(1, 11) if decide(LogmePed(), saturated[:end]).fire]
+    fires = [end for end in range(1, 11) if decide(STRICT, saturated[:end]).fire]
     assert fires and 200 <= 100 * fires[0] <= 700
     improving = digits_history(wide_ND, target_N, seed)
-    assert not any(decide(LogmePed(), improving[:end]).fire for end in range(1, 11))
+    assert not any(decide(STRICT, improving[:end]).fire for end in range(1, 11))
 
 
 class Campaign(Config):
