@@ -39,7 +39,8 @@ def test_the_quickstart_shows_proxy_rounds_a_switch_and_a_fine_tune(tmp_path: Pa
     status = json.loads(alray(tmp_path, "status", "runs/quickstart", "--json"))
     assert (status["state"], status["rounds"], status["labels"]) == ("done", 6, 260)
     fired = [one["round"] for one in status["switches"] if one["sentence"].startswith("Switch.")]
-    assert len(fired) == 1 and 2 <= fired[0] <= 4
+    assert len(fired) == 1 and 3 <= fired[0] <= 4
+    assert next(one["came_of_it"] for one in status["switches"] if one["came_of_it"]).startswith("Features updated")
     assert [row["model"] for row in status["per_round"]] == ["head"] * 5 + ["fine_tune"]
     before, after = status["accuracy"][fired[0] - 1], status["accuracy"][-1]
     assert after > 0.93 and after > before

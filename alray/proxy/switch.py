@@ -87,8 +87,8 @@ class LogmePed(SwitchRule):
     `tau` weighs labels against compute: a switch that fires too early costs a trial, which the guard ends; one that
     waits costs labels. At 0.2 the features of a small SimSiam network on digits fire at the second or third slope, and
     the target cost $0.17 more than with the best round chosen afterwards, against $0.58 at 0.1 and $0.36 without a
-    switch (5 seeds, `tests/benchmarks/switch_regret.py`). At 0.1 raw pixels of digits, whose linear fit is done after a few
-    hundred labels, fire between 200 and 600, and 512 random ReLU features of them, which still gain at 1,000, not
+    switch (5 seeds, `tests/benchmarks/switch_regret.py`). At 0.1 raw pixels of digits, whose linear fit is done after a
+    few hundred labels, fire between 200 and 600, and 512 random ReLU features of them, which still gain at 1,000, not
     before 1,300. Features that explain nothing are flat too: they fire as soon as they may. A fit over less than
     1.5-fold growth is mostly noise (its standard error is about 0.05 at 100 labels).
     """
