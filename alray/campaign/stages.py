@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
-import numpy as np
-
 from alray import storage
-from alray.campaign import alignment, asking, budget, costs, delivery, outlook, rounds, splits
+from alray.campaign import alignment, asking, budget, choosing, costs, delivery, outlook, rounds, splits
 from alray.campaign.alignment import Case
+from alray.campaign.choosing import Choice
 from alray.campaign.delivery import Model
 from alray.campaign.ledger import Ledger
 from alray.campaign.material import Material
@@ -22,19 +22,13 @@ from alray.campaign.workplace import Workplace
 from alray.errors import LabelsError, nearest
 from alray.labelling import Labels
 from alray.models import Head
-from alray.selection import Picks, Selection
-from alray.selection.picks import Reason
-from alray.selection.resident import Part
-from alray.strategies import Given, find
-from alray.table import as_ids
+from alray.selection import Picks
+from alray.strategies import Given
 from alray.training import fit_head
 from alray.training.classifier import HEAD_FILE
 from alray.training.probe import label_numbers
 
 log = logging.getLogger(__name__)
-
-RESERVE = 0.2
-"""Share of the pool that a control arm is drawn from; a strategy may not pick there while other rows are left."""
 
 
 class Stages:
@@ -72,55 +66,13 @@ class Stages:
             return round.picks()
         wanted = self._allowance(round.number)
         if not wanted:
-            return Picks(as_ids([]), np.zeros(0, dtype=np.float32), ())
-        scan, known = self.place.scan, self._known()
+            return choosing.NONE
+        choice = Choice(self.place.scan, self.settings, round, self._known(), partial(self._given, round))
         with self.place.meter.stage("select", round.number):
-            picks = self._drawn(round, wanted, known)
-            if len(picks) < wanted and not self._random(round):
-                given, config = self._given(round, wanted - len(picks)), self.settings.selection
-                known |= {str(i) for i in picks.ids}
-                within = self._reserve(others=True)
-                chosen: Selection = scan.select(
-                    self.settings.strategy, given, excluded=known, config=config, within=within
-                )
-                picks = self._filled(round, chosen.picks.then(picks), wanted, known)
-                self.ledger.note(round.name(rounds.SELECTION), chosen.report)
+            picks = choice.picks(wanted)
             if len(picks):
                 round.commit_picks(picks)
         return picks
-
-    def _random(self, round: Round) -> bool:
-        """Say whether all of a round's picks are drawn at random."""
-        return round.number == 0 or self.settings.strategy.name == "random"
-
-    def _drawn(self, round: Round, wanted: int, known: set[str]) -> Picks:
-        """Return the picks that are drawn at random: all, or the control arm (`budget.control`)."""
-        count = wanted if self._random(round) else self.settings.budget.controls(wanted)
-        if not count:
-            return Picks(as_ids([]), np.zeros(0, dtype=np.float32), ())
-        reason: Reason = "initial" if round.number == 0 else "control"
-        within = None if self._random(round) else self._reserve(others=False)
-        return self._at_random(round, count, known, reason, within)
-
-    def _reserve(self, *, others: bool) -> Part | None:
-        """Return the part of the pool that the control arm is drawn from, or the others, which the strategy picks from.
-
-        Rows that a strategy has left over are easier than the pool: drawn from these, the control arm would not stand
-        for it. None without a control arm: all rows are the strategy's.
-        """
-        return Part(self.settings.seed, "reserve", RESERVE, others) if self.settings.budget.control else None
-
-    def _filled(self, round: Round, picks: Picks, wanted: int, known: set[str]) -> Picks:
-        """Take from the reserve what the strategy's part of the pool no longer has."""
-        if len(picks) == wanted or not self.settings.budget.control:
-            return picks
-        known |= {str(i) for i in picks.ids}
-        return picks.then(self._at_random(round, wanted - len(picks), known, "fill", None))
-
-    def _at_random(self, round: Round, count: int, known: set[str], reason: Reason, within: Part | None) -> Picks:
-        given = Given(budget=count, seed=self.settings.seed, round=round.number)
-        drawn: Selection = self.place.scan.select(find("random"), given, excluded=known, reason=reason, within=within)
-        return drawn.picks
 
     def ask(self, round: Round, picks: Picks) -> bool:
         """Ask for the picks' labels and collect; return whether all of them are answered."""

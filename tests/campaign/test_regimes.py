@@ -14,8 +14,8 @@ from campaigns import parse, picture_settings, raw_settings, settings
 
 from alray import seeds
 from alray.campaign import Settings, rounds, run
+from alray.campaign.choosing import RESERVE
 from alray.campaign.ledger import Ledger
-from alray.campaign.stages import RESERVE
 from alray.campaign.stopping import StoppingConfig
 from alray.errors import ConfigError, ModelError, RunError
 from alray.models import Head

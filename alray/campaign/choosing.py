@@ -1,0 +1,81 @@
+"""Which rows a round asks for: the strategy's, and a control arm drawn at random from a part of the pool of its own.
+
+Rows that a strategy has left over are easier than the pool: drawn from these, a control arm would not stand for it. So
+a part of the pool, by id and seed alone, is kept from the strategy while it has other rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from alray.campaign import rounds
+from alray.campaign.rounds import Round
+from alray.campaign.settings import Settings
+from alray.selection import Picks, ResidentPool
+from alray.selection.picks import Reason
+from alray.selection.resident import Part
+from alray.strategies import Given, find
+from alray.table import as_ids
+
+RESERVE = 0.2
+"""Share of the pool that a control arm is drawn from; a strategy may not pick there while other rows are left."""
+
+
+@dataclass
+class Choice:
+    """The choice of one round. `known` are ids that may not be picked; `given(count)` is what the strategy looks at."""
+
+    scan: ResidentPool
+    settings: Settings
+    round: Round
+    known: set[str]
+    given: Callable[[int], Given]
+
+    def picks(self, wanted: int) -> Picks:
+        """Return `wanted` picks, or as many as the pool still has."""
+        if self._random:
+            return self._drawn(wanted, "initial" if self.round.number == 0 else "control", None)
+        budget = self.settings.budget
+        control = self._drawn(budget.controls(wanted), "control", self._reserve(others=False))
+        picks = self._by_strategy(wanted - len(control)).then(control)
+        if len(picks) == wanted or not budget.control:
+            return picks
+        return picks.then(self._drawn(wanted - len(picks), "fill", None))
+
+    @property
+    def _random(self) -> bool:
+        return self.round.number == 0 or self.settings.strategy.name == "random"
+
+    def _by_strategy(self, count: int) -> Picks:
+        settings = self.settings
+        chosen = self.scan.select(
+            settings.strategy,
+            self.given(count),
+            excluded=self.known,
+            config=settings.selection,
+            within=self._reserve(others=True),
+        )
+        self.round.ledger.note(self.round.name(rounds.SELECTION), chosen.report)
+        return self._noted(chosen.picks)
+
+    def _drawn(self, count: int, reason: Reason, within: Part | None) -> Picks:
+        if not count:
+            return NONE
+        given = Given(budget=count, seed=self.settings.seed, round=self.round.number)
+        drawn = self.scan.select(find("random"), given, excluded=self.known, reason=reason, within=within)
+        return self._noted(drawn.picks)
+
+    def _noted(self, picks: Picks) -> Picks:
+        self.known |= {str(i) for i in picks.ids}
+        return picks
+
+    def _reserve(self, *, others: bool) -> Part | None:
+        """Return the part of the control arm, or the others, which are the strategy's; without an arm all are."""
+        settings = self.settings
+        return Part(settings.seed, "reserve", RESERVE, others) if settings.budget.control else None
+
+
+NONE = Picks(as_ids([]), np.zeros(0, dtype=np.float32), ())
