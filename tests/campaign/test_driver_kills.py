@@ -146,7 +146,6 @@ def test_a_driver_killed_in_any_stage(name: str, pictures: Path, tmp_path: Path,
 
 
 @pytest.mark.slow
-@pytest.mark.ray
 @pytest.mark.timeout(1200)
 def test_a_driver_stopped_in_pretraining_and_killed_in_the_fine_tune_of_an_alignment(
     pictures: Path, tmp_path: Path
