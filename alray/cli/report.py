@@ -32,11 +32,15 @@ def report(
         typer.Option(metavar="R|R/S", help="Regime that cost is compared with (standard), or regime/strategy."),
     ] = None,
     target: Annotated[float | None, typer.Option(metavar="ACC", help="Accuracy that is to be paid for.")] = None,
-    label_price: Annotated[float | None, typer.Option(min=0, help="Dollars; else what the runs were told.")] = None,
-    cpu_hour: Annotated[
-        float | None, typer.Option(min=0, help="Dollars of one core; else what they were told.")
+    label_price: Annotated[
+        float | None, typer.Option(min=0, max=1e9, help="Dollars; else what the runs were told.")
     ] = None,
-    gpu_hour: Annotated[float | None, typer.Option(min=0, help="Dollars; else what the runs were told.")] = None,
+    cpu_hour: Annotated[
+        float | None, typer.Option(min=0, max=1e9, help="Dollars of one core; else what they were told.")
+    ] = None,
+    gpu_hour: Annotated[
+        float | None, typer.Option(min=0, max=1e9, help="Dollars; else what the runs were told.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     out: Annotated[str | None, typer.Option(metavar="FILE", help="File to write too: .json, .csv or .md.")] = None,
 ) -> None:

@@ -86,6 +86,7 @@ def test_one_run_alone_is_a_report_too(runs: str, alray: Alray) -> None:
         (("{runs}", "--baseline", "standard"), "No run belongs to `--baseline standard`."),
         (("{runs}", "--target", "60"), "The target is 60; expected an accuracy above 0 and up to 1"),
         (("{runs}", "--label-price", "-1"), "--label-price"),
+        (("{runs}", "--cpu-hour", "inf"), "--cpu-hour"),
     ],
 )
 def test_mistakes_are_the_users_and_said(runs: str, alray: Alray, words: tuple[str, ...], said: str) -> None:
