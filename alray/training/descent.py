@@ -9,6 +9,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from alray import seeds
 from alray.runtime import Worker
 from alray.training import schedule
 from alray.training.classifier import Classifier
@@ -85,3 +86,12 @@ def quiet_norms(model: nn.Module, quiet: bool) -> Iterator[None]:
     for norm in norms:
         norm.eval()
     yield
+
+
+@contextmanager
+def own_stream(seed: int, epoch: int, worker: Worker) -> Iterator[None]:
+    """Seed torch's own generators for an epoch (dropout draws from them), and put them back."""
+    devices = [worker.device] if worker.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seeds.key(seed, "dropout", epoch, worker.rank) & (2**63 - 1))
+        yield

@@ -7,12 +7,10 @@ averages over them. Batch norm is the exception on CPUs: each worker normalises 
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,6 @@ import torch.distributed
 import torch.nn.functional as F
 from torch import Tensor
 
-from alray import seeds
 from alray.errors import ModelError
 from alray.models import backbone as backbones
 from alray.models import transform
@@ -63,7 +60,7 @@ def loop(config: dict[str, Any], worker: Worker) -> None:
     tuner = Tuner(job, worker)
     progress = tuner.progress
     while not progress.finished(job.settings.epochs, job.settings.patience if job.holdout else None):
-        with _own_stream(job.seed, progress.epoch, worker):
+        with descent.own_stream(job.seed, progress.epoch, worker):
             metrics = tuner.epoch(progress.epoch)
         delivers = progress.advance(metrics.get("holdout_nll"))
         if delivers and job.holdout is not None:
@@ -106,7 +103,7 @@ class Tuner:
             for part in window:
                 self.descent.set_rates(epoch, epoch * len(batches) + step, job.settings.epochs * len(batches))
                 sums += self._step(epoch, part, found, rows=len(batches[step]))
-                self._note(epoch, step, part)
+                plan.note(job.trace, self.worker.rank, epoch, step, [job.rows.ids[i] for i in part.tolist()])
                 step += 1
         loss, right, rows = self._summed(sums).tolist()
         self._refuse_divergence(epoch, loss)
@@ -218,19 +215,3 @@ class Tuner:
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast("cuda", torch.bfloat16, enabled=self.worker.device.type == "cuda")
-
-    def _note(self, epoch: int, step: int, part: Index) -> None:
-        if self.job.trace is None:
-            return
-        line = {"epoch": epoch + 1, "step": step, "ids": [self.job.rows.ids[i] for i in part.tolist()]}
-        with open(Path(self.job.trace) / f"rank-{self.worker.rank}.jsonl", "a", encoding="utf-8") as out:
-            out.write(json.dumps(line) + "\n")
-
-
-@contextmanager
-def _own_stream(seed: int, epoch: int, worker: Worker) -> Iterator[None]:
-    """Seed torch's own generators for an epoch (dropout draws from them), and put them back."""
-    devices = [worker.device] if worker.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seeds.key(seed, "dropout", epoch, worker.rank) & (2**63 - 1))
-        yield

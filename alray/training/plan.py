@@ -6,6 +6,10 @@ Every row is used exactly once an epoch, and every worker takes the same number 
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
 
 from alray import seeds
@@ -37,3 +41,11 @@ def windows(shares: list[Index], rows: int) -> list[list[Index]]:
             groups.append([])
         groups[-1].append(part)
     return groups
+
+
+def note(trace: str | None, rank: int, epoch: int, step: int, ids: Sequence[str]) -> None:
+    """Add to the local folder `trace`, if there is one, which rows a worker used in a step; epochs count from 0."""
+    if trace is not None:
+        line = {"epoch": epoch + 1, "step": step, "ids": list(ids)}
+        with open(Path(trace) / f"rank-{rank}.jsonl", "a", encoding="utf-8") as out:
+            out.write(json.dumps(line) + "\n")

@@ -6,12 +6,10 @@ exception on CPUs: each worker normalises by its own rows there, and by all rows
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +25,7 @@ from alray.models import backbone as backbones
 from alray.models.backbone import BackboneConfig
 from alray.pool import Shard
 from alray.runtime import Worker
-from alray.training import plan, views
+from alray.training import descent, plan, views
 from alray.training.plan import Index
 from alray.training.pretrain_settings import PretrainConfig
 from alray.training.rows import PictureCache, Rows
@@ -111,13 +109,13 @@ class Learner:
         # Sums stay on the device: to read one in every step would make a GPU wait for it.
         sums = torch.zeros(2, dtype=torch.float64, device=self.worker.device)
         spread, step = Spread(self.settings.dim, self.worker.device), 0
-        with self._own_stream(epoch):
+        with descent.own_stream(job.seed, epoch, self.worker):
             for window in plan.windows(shares, WINDOW_ROWS):
                 found = self.pictures.load(np.concatenate(window))
                 for part in window:
                     self._set_lr(epoch + step / len(batches))
                     sums += self._step(epoch, part, found, spread, rows=len(batches[step]))
-                    self._note(epoch, step, part)
+                    plan.note(job.trace, self.worker.rank, epoch, step, [self.rows.ids[i] for i in part.tolist()])
                     step += 1
         totals = self._summed(torch.cat([sums, spread.sums]))
         return self._metrics(epoch, totals, step, time.perf_counter() - start)
@@ -177,14 +175,6 @@ class Learner:
         made = views.make([found[i] for i in index], draws, self.settings, size, device)
         return made.contiguous(memory_format=torch.channels_last)
 
-    @contextmanager
-    def _own_stream(self, epoch: int) -> Iterator[None]:
-        """Seed torch's own generators for an epoch (dropout draws from them), and put them back."""
-        devices = [self.worker.device] if self.worker.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(seeds.key(self.job.seed, "dropout", epoch, self.worker.rank) & (2**63 - 1))
-            yield
-
     def _summed(self, sums: Tensor) -> Tensor:
         """Return the sum over all workers."""
         if self.worker.world > 1:
@@ -202,21 +192,12 @@ class Learner:
             rate = peak * 0.5 * (1 + math.cos(math.pi * past))
         self.optimiser.param_groups[0]["lr"], self.optimiser.param_groups[1]["lr"] = rate, peak
 
-    def _note(self, epoch: int, step: int, part: Index) -> None:
-        if self.job.trace is None:
-            return
-        line = {"epoch": epoch + 1, "step": step, "ids": [self.rows.ids[i] for i in part.tolist()]}
-        with open(Path(self.job.trace) / f"rank-{self.worker.rank}.jsonl", "a", encoding="utf-8") as out:
-            out.write(json.dumps(line) + "\n")
-
 
 def _model(job: Job, worker: Worker) -> SimSiam:
     settings = job.settings
     body = backbones.load(job.backbone, job.seed)
     model = SimSiam(body, dim=settings.dim, hidden=settings.hidden, layers=settings.layers, seed=job.seed)
-    if worker.device.type == "cuda" and worker.world > 1:
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
-    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    return descent.placed(model, worker).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
 def _optimiser(settings: PretrainConfig, model: SimSiam) -> torch.optim.Optimizer:
