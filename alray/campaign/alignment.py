@@ -163,7 +163,7 @@ def _tried(case: Case) -> dict[str, Any]:
     if not case.round.has(TRIAL):
         parts = guard.halves(case.rows.train, case.place.settings.seed)
         known = rounds.seen(case.round.ledger, case.round.number, case.rows.train)
-        early = delivery.stops_early(case.place.settings.training.recipe.alignment())
+        early = case.place.settings.training.recipe.alignment().stops_early
         held_out = {**parts.second, **({} if early else case.rows.holdout)}  # rows that choose its epoch are no judges
         others = {i: label for i, label in held_out.items() if i not in known}
         if parts.first and others:

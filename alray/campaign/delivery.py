@@ -64,7 +64,7 @@ def tune(
 
     The `holdout` is shown only to a recipe that stops by it: rows that have chosen an epoch flatter it.
     """
-    backbone, watched = place.pretrained, holdout if stops_early(recipe) else {}
+    backbone, watched = place.pretrained, holdout if recipe.stops_early else {}
     place.release()
     runtime = place.runtime
     with place.meter.stage(stage, round.number):
@@ -82,11 +82,6 @@ def tune(
     where = _within(made.checkpoint, round.uri(folder))
     told = {"recipe": name_of(recipe), "settings": recipe.model_dump(mode="json")}
     return {**told, "folder": folder, "checkpoint": where, "history": made.history}
-
-
-def stops_early(recipe: Recipe) -> bool:
-    """Say whether the recipe chooses its epoch by the holdout."""
-    return getattr(recipe, "patience", None) is not None
 
 
 def checkpoint(round: Round, made: Mapping[str, Any]) -> str:

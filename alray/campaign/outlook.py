@@ -45,8 +45,7 @@ def estimate(place: Workplace, round: Round, rows: Split, head: Head) -> dict[st
 
 def look(ledger: Ledger, settings: Settings, round: Round, found: dict[str, Any] | None) -> dict[str, Any]:
     """Return forecast.json: the round's estimate, and what the next rounds and the target are expected to cost."""
-    bills = [Round(ledger, number).json(rounds.COST) for number in range(round.number)]
-    bills.append(bill(ledger, settings.costs, round))
+    bills = bills_upto(round, settings.costs)
     coming = [settings.budget.wanted(round.number + ahead) for ahead in range(1, max(settings.forecast.rounds) + 1)]
     known = estimates(ledger, round.number - 1) + ([found] if found else [])
     rates = forecasts.rates(bills, settings.costs.price(None, None))
@@ -58,6 +57,12 @@ def bill(ledger: Ledger, prices: CostsConfig, round: Round) -> dict[str, Any]:
     """Return what a round has cost so far."""
     paid, dollars = ledger.balance(round.number).paid, costs.label_dollars(ledger.answers(round.number), prices)
     return costs.summary(costs.records(ledger, round.number), prices, labels=paid, label_dollars=dollars)
+
+
+def bills_upto(round: Round, prices: CostsConfig) -> list[dict[str, Any]]:
+    """Return the bills of the rounds before, which are closed, and that of this one so far."""
+    closed = [Round(round.ledger, number).json(rounds.COST) for number in range(round.number)]
+    return [*closed, bill(round.ledger, prices, round)]
 
 
 def reason_to_stop(ledger: Ledger, settings: Settings, upto: int) -> str | None:
@@ -82,11 +87,8 @@ def _last(round: Round, settings: Settings, before: float) -> dict[str, Any]:
 
 def since(ledger: Ledger, upto: int) -> int:
     """Return the first round on the features in force; standard active learning begins no new series."""
-    for number in range(upto, -1, -1):
-        round = Round(ledger, number)
-        if round.has(SWITCH) and round.has(ALIGNED) and round.json(ALIGNED)["accepted"]:
-            return number
-    return 0
+    made = rounds.aligned(ledger, upto)
+    return made[0] if made is not None and Round(ledger, made[0]).has(SWITCH) else 0
 
 
 def estimates(ledger: Ledger, upto: int) -> list[dict[str, Any]]:

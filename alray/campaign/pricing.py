@@ -106,7 +106,7 @@ def _seconds(
 
 def _embedding(place: Workplace, round: Round, estimated: float) -> float:
     """Return the seconds of embedding the pool: as it took in this run, or as estimated if that is more."""
-    bills = [outlook.bill(round.ledger, place.settings.costs, Round(round.ledger, n)) for n in range(round.number + 1)]
+    bills = outlook.bills_upto(round, place.settings.costs)
     return max(estimated, *(costs.part(bill, ("features",)).seconds for bill in bills))
 
 

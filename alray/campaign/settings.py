@@ -124,7 +124,7 @@ class Settings(Config):
                 "`switch.guard` is holdout, and `training.holdout` is 0: nothing would be held out to judge by. Set "
                 "`training.holdout`, for example to 0.2, or `switch.guard` to half"
             )
-        if getattr(self.training.recipe.alignment(), "patience", None) is not None:
+        if self.training.recipe.alignment().stops_early:
             raise ValueError(
                 "`switch.guard` is holdout, and the fine-tuning of an alignment has a `patience`, which stops it by "
                 "the same rows: set `switch.guard` to half, or take `patience` out"

@@ -24,7 +24,6 @@ from alray.labelling import Labels
 from alray.models import Head
 from alray.selection import Picks
 from alray.strategies import Given
-from alray.training import fit_head
 from alray.training.classifier import HEAD_FILE
 from alray.training.probe import label_numbers
 
@@ -202,11 +201,7 @@ class Stages:
     def _proxy(self, round: Round, labels: Labels) -> Head:
         scan, train = self.place.scan, self._split(labels).train
         with self.place.meter.stage("fit", round.number):
-            rows = scan.rows(train)
-            texts, classes = [train[i] for i in rows.ids], self._classes(labels)
-            arguments = (self.settings.head, rows["features"].numpy(), texts, classes, self.settings.seed)
-            head: Head = scan.runtime.call(fit_head, *arguments, stage="fit")
-            return head
+            return self.place.proxy(scan.rows(train), train, self._classes(labels), stage="fit")
 
     def _split(self, labels: Labels) -> Split:
         return splits.split(labels.mapping(), self.settings.seed, self.settings.training.holdout)

@@ -8,11 +8,8 @@ from typing import Any
 from alray import storage
 from alray.campaign import costs, lease, opening, rounds, states
 from alray.campaign.ledger import Ledger
-from alray.campaign.rounds import ALIGNED, Round
+from alray.campaign.rounds import ALIGNED, FORECAST, SWITCH, Round
 from alray.errors import RunError
-
-SWITCH, FORECAST = "switch.json", "forecast.json"
-"""Pieces of a round that say in sentences what was decided and what more labels would buy."""
 
 SUMS = (
     "dollars",

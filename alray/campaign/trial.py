@@ -11,11 +11,10 @@ import torch
 from alray.campaign import rounds
 from alray.campaign.rounds import Round
 from alray.campaign.workplace import Workplace
-from alray.models import Head
 from alray.proxy import guard
 from alray.runtime.threads import one_thread
 from alray.table import Table
-from alray.training import TrainSet, evaluate, fit_head
+from alray.training import TrainSet, evaluate
 from alray.training import rows as rows_of
 from alray.training.probe import label_numbers
 
@@ -75,9 +74,7 @@ def _with_proxy(
     if not len(known.ids):
         judged = judged.take(np.zeros(0, dtype=np.int64))
         return judged.with_columns(logits=torch.zeros(0, len(classes)))
-    texts, settings = [trained[i] for i in known.ids], place.settings
-    arguments = (settings.head, known["features"].numpy(), texts, list(classes), settings.seed)
-    head: Head = place.runtime.call(fit_head, *arguments, stage="trial")
+    head = place.proxy(known, trained, classes, stage="trial")
     with one_thread():
         return judged.with_columns(logits=head.logits(judged["features"].float()))
 

@@ -6,6 +6,7 @@ resident pool is let go before pictures are embedded or a backbone is trained, a
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 
 from alray import storage
@@ -16,12 +17,15 @@ from alray.campaign.settings import Settings
 from alray.errors import RunError, StoragePathError
 from alray.features import FeaturesConfig, FeatureSet, build
 from alray.features.build import describe
+from alray.models import Head
 from alray.models import backbone as backbones
 from alray.models.backbone import plain
 from alray.pool import Pool
 from alray.pool.quarantine import Quarantine
 from alray.runtime import Resources, Runtime, open_runtime
 from alray.selection import ResidentPool
+from alray.table import Table
+from alray.training import fit_head
 from alray.training.pretrain import PretrainConfig, pretrain
 
 PRETRAINED = "pretrained.json"
@@ -116,6 +120,13 @@ class Workplace:
                 self._scan = ResidentPool(features, runtime)
                 self._keep_quarantine(self._scan.quarantine())
         return self._scan
+
+    def proxy(self, known: Table, labels: Mapping[str, str], classes: Sequence[str], *, stage: str) -> Head:
+        """Return the proxy that `head` describes, fitted on the features of labelled rows."""
+        texts = [labels[i] for i in known.ids]
+        arguments = (self.settings.head, known["features"].numpy(), texts, list(classes), self.settings.seed)
+        head: Head = self.runtime.call(fit_head, *arguments, stage=stage)
+        return head
 
     def release(self) -> None:
         """Let the resident pool go."""

@@ -44,6 +44,11 @@ class Recipe(Config, ABC):
 
         return FineTune()
 
+    @property
+    def stops_early(self) -> bool:
+        """Whether the holdout chooses the epoch that is delivered."""
+        return False
+
     @abstractmethod
     def train(
         self,

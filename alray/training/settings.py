@@ -36,6 +36,11 @@ class TuneSettings(Config):
     cache_bytes: int = Field(2 * 2**30, ge=0)  # of pictures that each worker keeps in memory
     max_failures: int = Field(2, ge=0)  # times that lost workers are started again
 
+    @property
+    def stops_early(self) -> bool:
+        """Whether the holdout chooses the epoch that is delivered."""
+        return self.patience is not None
+
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if self.nesterov and (self.optimizer != "sgd" or self.momentum == 0):
