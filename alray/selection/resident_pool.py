@@ -11,41 +11,31 @@ import time
 import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Literal, Self
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
-from alray import seeds
 from alray.config import Config
 from alray.errors import LabelsError, StrategyError
 from alray.features import FeatureSet
 from alray.ops.moments import Coordinates, Moments
 from alray.pool.quarantine import Quarantine, Unreadable
 from alray.runtime import Runtime, one_thread
-from alray.selection import central, coreset, shortlisted, statistics
-from alray.selection.clusters import medoids
+from alray.selection import at_random, shortlisted, statistics
+from alray.selection.candidates import Candidates, Chosen
+from alray.selection.diversify import diversify
 from alray.selection.picks import Picks, Reason
 from alray.selection.resident import BadRows, Exclusion, Part, Resident, Scan, Space, bad_rows, find_rows, unscored_rows
 from alray.strategies import Given, Strategy
 from alray.strategies.base import HEAD_NEEDS
+from alray.strategies.diversity import Nothing
 from alray.strategies.shortlist import Cut
 from alray.table import Ids, Table, as_ids
 
 log = logging.getLogger(__name__)
-
-CENTRAL_BYTES = 256 * 2**20
-"""Unit fp16 rows that one worker may gather: fp32 copies of them make three times as much."""
-
-CENTRAL_WORK = 2e10
-"""M·B·D of one central Lloyd step; a hundred of them take about a minute on one core."""
-
-
-FEW_SHARDS = 4
-"""Below this many shards the coreset regime has too few blocks to share its work."""
 
 
 class SelectionConfig(Config):
@@ -157,15 +147,23 @@ class _Round:
         with self._stage("prepare"), one_thread():
             check_needs(strategy, given)
             check_space(strategy, given.head.kind if given.head else "linear", config)
+            self.given = given = with_hidden(self._with_sample(given, excluded))
             self.scan = Scan(
                 token=uuid.uuid4().hex,
                 version=pool.features.version,
                 strategy=strategy,
-                prepared=strategy.prepare(with_hidden(given)),
+                prepared=strategy.prepare(given),
                 head=given.head,
                 excluded=excluded,
                 space=config.space,
             )
+
+    def _with_sample(self, given: Given, excluded: Exclusion) -> Given:
+        """Return `given` with as many rows drawn from the pool as the strategy asks to see while it prepares."""
+        count = self.strategy.sample(given.budget)
+        if not count:
+            return given
+        return replace(given, sample=at_random.sample(self.pool.held, excluded, count, given.seed, given.round))
 
     def run(self, reason: Reason) -> Selection:
         if self.budget < 1:
@@ -197,7 +195,7 @@ class _Round:
         found.extend(unscored)
         return found
 
-    def _choose(self, cut: Cut) -> tuple[Ids, npt.NDArray[np.float32]]:
+    def _choose(self, cut: Cut) -> Chosen:
         """Shortlist, and diversify what is longer than the budget."""
         if cut.best is not None:
             with self._stage("shortlist"):
@@ -210,7 +208,7 @@ class _Round:
             limit = shortlisted.Limit(cut.above, (float(scores[-1]), str(ids[-1])))
         self.report["shortlist"] = candidates
         log.info("%s: %d candidates for %d picks (cap %s)", self.strategy.name, candidates, self.budget, cut.cap)
-        if candidates <= self.budget or self.strategy.diversity == "none":
+        if candidates <= self.budget or isinstance(self.strategy.diversity, Nothing):
             with self._stage("shortlist"):
                 return self._best(min(candidates, self.budget), cut.above)
         with self._stage("diversify"):
@@ -221,43 +219,33 @@ class _Round:
         found: shortlisted.Ranked = self.pool.held.reduce(shortlisted.best, merge, self.scan, count, above)
         return found
 
-    def _best(self, count: int, above: float) -> tuple[Ids, npt.NDArray[np.float32]]:
+    def _best(self, count: int, above: float) -> Chosen:
         if count == 0:
             return as_ids([]), np.zeros(0, dtype=np.float32)
         scores, ids = self._ranked(count, above)
         return ids, scores
 
-    def _diversify(self, limit: shortlisted.Limit, candidates: int) -> tuple[Ids, npt.NDArray[np.float32]]:
-        held, given = self.pool.held, self.given
-        regime = self.regime(candidates)
-        keyed = {"clusters": self.budget, "seed": given.seed, "round": given.round}
-        if regime == "central":
-            centroids_KD = central.centroids(held, self.scan, limit, **keyed)
-        else:
-            numbers = self.pool.numbers
-            centroids_KD = coreset.centroids(held, self.pool.runtime, numbers, self.scan, limit, **keyed)
-        ids, scores, inertia = medoids(held, self.scan, limit, centroids_KD, self.budget)
-        self.report |= {"regime": regime, "space": self.config.space, "inertia": inertia}
-        return ids, scores
+    def _diversify(self, limit: shortlisted.Limit, candidates: int) -> Chosen:
+        pool = self.pool
+        found = Candidates(
+            held=pool.held,
+            runtime=pool.runtime,
+            numbers=pool.numbers,
+            dim=pool.features.dim,
+            scan=self.scan,
+            limit=limit,
+            count=candidates,
+            given=self.given,
+            diversity=self.strategy.diversity,
+            regime=self.config.regime,
+            report=self.report,
+        )
+        self.report |= {"diversity": self.strategy.diversity.name, "space": self.config.space}
+        return diversify(found)
 
-    def regime(self, candidates: int) -> str:
-        """Return the regime for so many candidates: by their bytes, and by the work of one k-means step.
-
-        With few shards a block's share of the centres is so large that the coreset would be the slower one.
-        """
-        if self.config.regime != "auto":
-            return self.config.regime
-        size = self.scan.points_dim(self.pool.features.dim)
-        fits = candidates * size * 2 <= CENTRAL_BYTES
-        light = candidates * self.budget * size <= CENTRAL_WORK
-        return "central" if fits and (light or len(self.pool.numbers) < FEW_SHARDS) else "coreset"
-
-    def _fill(self, ids: Ids) -> tuple[Ids, npt.NDArray[np.float32]]:
-        count, taken = self.budget - len(ids), Exclusion(frozenset(ids))
-        stream = seeds.key(self.given.seed, "fill", self.given.round)
-        merge = shortlisted.MergeDrawn(count)
-        (_, more), scores = self.pool.held.reduce(shortlisted.drawn, merge, self.scan, count, stream, taken)
-        return more, np.array([scores[i] for i in more], dtype=np.float32)
+    def _fill(self, ids: Ids) -> Chosen:
+        count, given = self.budget - len(ids), self.given
+        return at_random.fill(self.pool.held, self.scan, count, given.seed, given.round, ids)
 
     @contextmanager
     def _stage(self, name: str) -> Iterator[None]:
@@ -271,11 +259,13 @@ def _gathered(parts: list[BadRows]) -> Quarantine:
 
 
 def with_hidden(given: Given) -> Given:
-    """Return `given` with the labelled rows' hidden activations beside their features."""
-    if given.head is None or given.labelled is None:
+    """Return `given` with the hidden activations of its rows beside their features."""
+    head = given.head
+    if head is None:
         return given
-    hidden_MH = given.head.hidden(given.labelled["features"])
-    return Given(**{**vars(given), "labelled": given.labelled.with_columns(hidden=hidden_MH)})
+    tables = {name: getattr(given, name) for name in ("labelled", "holdout", "sample")}
+    wide = {n: t.with_columns(hidden=head.hidden(t["features"])) for n, t in tables.items() if t is not None}
+    return replace(given, **wide)
 
 
 def check_needs(strategy: Strategy, given: Given) -> None:

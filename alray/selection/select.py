@@ -108,7 +108,7 @@ def prepare_given(
     said = labels.mapping()
     rows = pool.rows(said)
     if not said or not strategy.needs & HEAD_NEEDS:
-        return Given(budget=budget, seed=seed, round=round, head=head)
+        return Given(budget=budget, seed=seed, round=round, head=head, labelled=rows if said else None)
     texts = [said[i] for i in rows.ids]
     if head is None:
         names = tuple(classes) if classes else tuple(sorted(set(texts)))

@@ -78,10 +78,17 @@ class MergeRanked:
         return ranked(np.concatenate([s for s, _ in parts]), np.concatenate([i for _, i in parts]), self.count)
 
 
-def drawn(shard: Resident, scan: Scan, count: int, stream: int, taken: Exclusion) -> tuple[Ranked, dict[str, float]]:
-    """Return `count` rows drawn at random among those not `taken`: (their random numbers, ids), and their scores."""
+def drawn(
+    shard: Resident, scan: Scan, limit: Limit | None, count: int, stream: int, taken: Exclusion
+) -> tuple[Ranked, dict[str, float]]:
+    """Return `count` rows drawn at random among those not `taken`: (their random numbers, ids), and their scores.
+
+    From within `limit`; without one, from all that may be picked.
+    """
     scores_N = scores(shard, scan)
-    free = np.flatnonzero(~np.isnan(scores_N) & ~taken.mask(shard))
+    open_N = ~np.isnan(scores_N) & ~taken.mask(shard)
+    free = np.flatnonzero(open_N) if limit is None else limit.rows(shard, scan)
+    free = free[open_N[free]]
     numbers = seeds.uniform(stream, shard.hashes[free])
     order = np.argsort(-numbers, kind="stable")[:count]
     ids = shard.ids[free[order]]

@@ -1,7 +1,20 @@
 """Which rows to label next: one file a strategy, found by its name."""
 
 from alray.strategies.base import Given, ScoreStrategy, Strategy
+from alray.strategies.diversity import Diversity
 from alray.strategies.registry import ALIASES, STRATEGIES, find
-from alray.strategies.shortlist import Best, GrowingCap, Shortlist
+from alray.strategies.shortlist import All, Best, GrowingCap, Shortlist
 
-__all__ = ["ALIASES", "STRATEGIES", "Best", "Given", "GrowingCap", "ScoreStrategy", "Shortlist", "Strategy", "find"]
+__all__ = [
+    "ALIASES",
+    "STRATEGIES",
+    "All",
+    "Best",
+    "Diversity",
+    "Given",
+    "GrowingCap",
+    "ScoreStrategy",
+    "Shortlist",
+    "Strategy",
+    "find",
+]

@@ -11,6 +11,7 @@ from torch import Tensor
 from alray.errors import StrategyError
 from alray.ops import flips
 from alray.strategies.base import Given, Strategy, as_tensor
+from alray.strategies.diversity import Diversity, KMeans
 from alray.strategies.shortlist import GrowingCap, Shortlist
 from alray.table import Table
 
@@ -52,8 +53,8 @@ class AlfaMix(Strategy):
         return GrowingCap(self.cap_step, budget, self.shortlist_multiple)
 
     @property
-    def diversity(self) -> Literal["none", "kmeans"]:
-        return "kmeans"
+    def diversity(self) -> Diversity:
+        return KMeans()
 
 
 def class_means(hidden_MH: Tensor, label_M: Tensor, classes: int) -> Tensor:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from alray.config import Config
 from alray.models.head import Head
+from alray.strategies.diversity import Diversity, Nothing
 from alray.strategies.shortlist import Best, Shortlist
 from alray.table import Table
 
@@ -33,7 +34,8 @@ class Given:
     """What a strategy may look at besides the pool, fixed for the round.
 
     `labelled` holds the training rows sorted by id with columns `features` and, with a head, `hidden`; `label_M` their
-    class indices; `holdout` the labelled rows that no model was trained on. Seeds are keyed by (seed, purpose, round).
+    class indices; `holdout` the labelled rows that no model was trained on; `sample` the rows that `Strategy.sample`
+    asked for, sorted by id, with `hash` beside them. Seeds are keyed by (seed, purpose, round).
     """
 
     budget: int
@@ -42,6 +44,7 @@ class Given:
     labelled: Table | None = None
     label_M: Tensor | None = None
     holdout: Table | None = None
+    sample: Table | None = None
     head: Head | None = None
     backbone: str | None = None
 
@@ -71,10 +74,18 @@ class Strategy(Config, ABC):
         """Return the rule that turns all scores into the rows worth looking at: the best `budget`."""
         return Best(budget)
 
+    def sample(self, budget: int) -> int:
+        """Return how many rows drawn from the pool `prepare` is to be given as `given.sample`; none by default."""
+        return 0
+
+    def points(self, rows: Table, prepared: dict[str, Any]) -> Tensor | None:
+        """Return what diversity is measured on, fp32 [N, P]; None leaves it to the setting `selection.space`."""
+        return None
+
     @property
-    def diversity(self) -> Literal["none", "kmeans"]:
+    def diversity(self) -> Diversity:
         """How the shortlist becomes picks when it is longer than the budget."""
-        return "none"
+        return Nothing()
 
 
 class ScoreStrategy(Strategy):

@@ -54,6 +54,20 @@ class Best(Shortlist):
 
 
 @dataclass(frozen=True)
+class All(Shortlist):
+    """Every row with a score above −∞; with `most`, the best that many of them, ties by id."""
+
+    most: int | None = None
+
+    def statistic(self, scores_N: Scores) -> Counts:
+        return np.array([int((scores_N > -np.inf).sum())], dtype=np.int64)
+
+    def decide(self, total: Counts) -> Cut:
+        count = int(total[0])
+        return Cut(count=count, most=self.most if self.most is not None and self.most < count else None)
+
+
+@dataclass(frozen=True)
 class GrowingCap(Shortlist):
     """ALFA-Mix's growing cap: the least of `step`, 2·`step`, … with strictly more than `budget` candidates.
 

@@ -16,7 +16,10 @@ from alray.labelling import Labels
 from alray.models.head import Head
 from alray.pool import Pool
 from alray.runtime import LocalRuntime
-from alray.selection import SelectionConfig, coreset, resident_pool
+from alray.selection import by_kmeans, coreset
+from alray.selection.candidates import Candidates
+from alray.selection.resident import Exclusion, Scan
+from alray.selection.shortlisted import Limit
 from alray.strategies import Given, find
 
 
@@ -196,10 +199,15 @@ def test_auto_goes_by_bytes_work_and_shards(tmp_path: Path, shards: int, rows: i
     path, *_ = builders.features_pool(tmp_path, files=(5,) * shards, dim=128)
     features = from_pool(Pool.open(path))
     with selection.ResidentPool(features, LocalRuntime()) as pool:
-        one = resident_pool._Round(
-            pool, find("random"), Given(budget=budget, seed=0, round=0), frozenset(), SelectionConfig()
+        strategy, head = (
+            find("alfa_mix"),
+            Head.linear(np.zeros((3, 128), np.float32), np.zeros(3, np.float32), ["a", "b", "c"]),
         )
-        assert one.regime(rows) == regime
+        given = Given(budget=budget, seed=0, round=0, head=head)
+        scan = Scan("t", features.version, strategy, {}, head, Exclusion(frozenset()))
+        where = (pool.held, pool.runtime, pool.numbers, 128)
+        found = Candidates(*where, scan, Limit(-1.0), rows, given, strategy.diversity, "auto")
+        assert by_kmeans.regime(found) == regime
 
 
 def test_skipped_rows_are_paid_for_and_cancelled_rows_may_be_picked(

@@ -18,7 +18,8 @@ from alray.features import from_pool
 from alray.models.head import Head
 from alray.pool import Pool
 from alray.selection.resident import Exclusion, Scan, Space
-from alray.strategies import Strategy, find
+from alray.strategies import Diversity, Strategy, find
+from alray.strategies.diversity import KMeans
 from alray.strategies.shortlist import GrowingCap, Shortlist
 from alray.table import Table
 from alray.training import HeadConfig
@@ -38,8 +39,8 @@ class Spread(Strategy):
         return GrowingCap(0.2, budget)
 
     @property
-    def diversity(self) -> Literal["none", "kmeans"]:
-        return "kmeans"
+    def diversity(self) -> Diversity:
+        return KMeans()
 
 
 @pytest.fixture

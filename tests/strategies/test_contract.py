@@ -17,6 +17,7 @@ from alray.models.head import Head
 from alray.selection import Selection, select
 from alray.strategies import STRATEGIES
 from alray.strategies.base import HEAD_NEEDS, NEEDS, Strategy
+from alray.strategies.diversity import Diversity, Nothing
 
 NAMES = sorted(STRATEGIES())
 WITH_HEAD = [name for name in NAMES if STRATEGIES()[name].needs & HEAD_NEEDS]
@@ -75,7 +76,7 @@ def test_a_strategy_says_what_it_is(name: str) -> None:
     assert issubclass(member, Strategy) and member.model_fields["name"].default == name
     assert member.needs <= NEEDS and isinstance(member.exact, bool) and member.__doc__
     built = member()
-    assert built.diversity in ("none", "kmeans") and (built.diversity == "none" or not member.exact)
+    assert isinstance(built.diversity, Diversity) and (isinstance(built.diversity, Nothing) or not member.exact)
 
 
 # picks

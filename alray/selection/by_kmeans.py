@@ -1,0 +1,43 @@
+"""Thin a shortlist out by k-means: the real row nearest to each of B centroids, in one of two regimes."""
+
+from __future__ import annotations
+
+from alray.selection import central, coreset
+from alray.selection.candidates import Candidates, Chosen
+from alray.selection.clusters import medoids
+
+CENTRAL_BYTES = 256 * 2**20
+"""Unit fp16 rows that one worker may gather: fp32 copies of them make three times as much."""
+
+CENTRAL_WORK = 2e10
+"""M·B·D of one central Lloyd step; a hundred of them take about a minute on one core."""
+
+FEW_SHARDS = 4
+"""Below this many shards the coreset regime has too few blocks to share its work."""
+
+
+def by_kmeans(found: Candidates) -> Chosen:
+    """Return `budget` rows: the medoids of k-means over the candidates' unit rows (decision 23)."""
+    chosen = regime(found)
+    held, scan, limit = found.held, found.scan, found.limit
+    keyed = {"clusters": found.budget, "seed": found.given.seed, "round": found.given.round}
+    if chosen == "central":
+        centroids_KD = central.centroids(held, scan, limit, **keyed)
+    else:
+        centroids_KD = coreset.centroids(held, found.runtime, found.numbers, scan, limit, **keyed)
+    ids, scores, inertia = medoids(held, scan, limit, centroids_KD, found.budget)
+    found.report.update(regime=chosen, inertia=inertia)
+    return ids, scores
+
+
+def regime(found: Candidates) -> str:
+    """Return the regime for so many candidates: by their bytes, and by the work of one k-means step.
+
+    With few shards a block's share of the centres is so large that the coreset would be the slower one.
+    """
+    if found.regime != "auto":
+        return found.regime
+    size = found.points_dim
+    fits = found.count * size * 2 <= CENTRAL_BYTES
+    light = found.count * found.budget * size <= CENTRAL_WORK
+    return "central" if fits and (light or len(found.numbers) < FEW_SHARDS) else "coreset"

@@ -1,0 +1,51 @@
+"""The shortlist of one selection, and all that a way of thinning it out may use."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from alray.runtime import Held, Runtime
+from alray.selection.resident import Scan
+from alray.selection.shortlisted import Limit
+from alray.strategies import Given
+from alray.strategies.diversity import Diversity
+from alray.table import Ids
+
+Chosen = tuple[Ids, npt.NDArray[np.float32]]
+"""Distinct ids and their scores, in any order."""
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """`count` shortlisted rows of the held shards, more than the budget; `numbers` are the shards' own, in order.
+
+    `regime` is what `selection.regime` says; `dim` the size of a row's features. What a way notes in `report` is kept
+    with the round.
+    """
+
+    held: Held
+    runtime: Runtime
+    numbers: Sequence[int]
+    dim: int
+    scan: Scan
+    limit: Limit
+    count: int
+    given: Given
+    diversity: Diversity
+    regime: str
+    report: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def budget(self) -> int:
+        """How many to choose."""
+        return self.given.budget
+
+    @property
+    def points_dim(self) -> int:
+        """The size of what diversity is measured on."""
+        return self.scan.points_dim(self.dim)

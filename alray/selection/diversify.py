@@ -1,0 +1,25 @@
+"""From a shortlist to picks: one function for each way that a strategy may ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from alray.selection.at_random import uniform
+from alray.selection.by_kmeans import by_kmeans
+from alray.selection.candidates import Candidates, Chosen
+from alray.strategies import diversity
+from alray.strategies.diversity import Diversity
+
+WAYS: Mapping[type[Diversity], Callable[[Candidates], Chosen]] = MappingProxyType(
+    {
+        diversity.KMeans: by_kmeans,
+        diversity.Uniform: uniform,
+    }
+)
+"""What does each kind of diversity. A way may return fewer rows than the budget: the pipeline fills them up."""
+
+
+def diversify(found: Candidates) -> Chosen:
+    """Return at most `budget` distinct candidates and their scores."""
+    return WAYS[type(found.diversity)](found)
