@@ -4,9 +4,9 @@
     python tests/benchmarks/forecast_runs.py WORK                            # digits, as pixels; splits overlap
     python tests/benchmarks/forecast_backtest.py WORK/runs/* --test-rows N   # N is printed
 
-FEATURES is a folder of `pool-*.parquet` and `test.parquet` with `id` and `features`. Its rows are shuffled once and dealt
-out to the seeds. Digits has too few rows for that: each seed draws a pool and a test set of its own from all of them.
-Run it again to go on.
+FEATURES is a folder of `pool-*.parquet` and `test.parquet` with `id` and `features`. Its rows are shuffled once and
+dealt out to the seeds. Digits has too few rows for that: each seed draws a pool and a test set of its own from all of
+them. Run it again to go on.
 """
 
 from __future__ import annotations
