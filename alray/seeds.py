@@ -16,6 +16,9 @@ import torch
 
 Hashes = npt.NDArray[np.uint64]
 
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+"""2⁶⁴ over the golden ratio: the step of SplitMix64."""
+
 
 def hash_ids(ids: Iterable[str]) -> Hashes:
     """Return the blake2b-64 hash of each id, uint64 [N]."""
@@ -32,14 +35,25 @@ def key(seed: int, purpose: str, *more: int | str) -> int:
 
 def uniform(stream: int, hashes: Hashes) -> npt.NDArray[np.float64]:
     """Return one number in (0, 1) for each id hash, from the stream with this `key`; float64 [N]."""
+    return uniforms(stream, hashes, 0, 1)[:, 0]
+
+
+def uniforms(stream: int, hashes: Hashes, start: int, count: int) -> npt.NDArray[np.float64]:
+    """Return the numbers `start` … `start + count` − 1 of each id's own sequence in (0, 1), float64 [N, count].
+
+    The SplitMix64 generator, whose state is the id's hash mixed with the stream: any stretch of it can be had alone.
+    """
     with np.errstate(over="ignore"):
-        z = hashes ^ np.uint64(stream)
-        for _ in range(2):  # twice, so that streams whose keys differ in few bits share nothing
-            z = z + np.uint64(0x9E3779B97F4A7C15)
-            z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-            z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-            z = z ^ (z >> np.uint64(31))
+        # Mixed before it is a state: streams whose keys differ in few bits share nothing, and no row runs after another.
+        state_N1 = _mixed((hashes ^ np.uint64(stream)) + GOLDEN)[:, None]
+        z = _mixed(state_N1 + np.arange(start + 1, start + count + 1, dtype=np.uint64) * GOLDEN)
     return ((z >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52  # 53 bits would round up to 1
+
+
+def _mixed(z: Hashes) -> Hashes:
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
 
 
 def generator(seed: int, purpose: str, *more: int | str) -> np.random.Generator:

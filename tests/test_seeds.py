@@ -48,6 +48,23 @@ def test_a_row_draws_the_same_number_beside_any_others() -> None:
     assert seeds.uniform(stream, HASHES[7:8])[0] == whole[7]
 
 
+def test_a_row_has_a_sequence_of_its_own_and_any_stretch_of_it_can_be_had_alone() -> None:
+    stream = seeds.key(0, "test", 1)
+    whole = seeds.uniforms(stream, HASHES[:50], 0, 40)
+    assert (whole[:, 0] == seeds.uniform(stream, HASHES[:50])).all()
+    assert (seeds.uniforms(stream, HASHES[3:9], 7, 20) == whole[3:9, 7:27]).all()
+    state = splitmix(int(HASHES[5]) ^ stream)
+    expected = [(splitmix(state + k * 0x9E3779B97F4A7C15) >> 11) * 2.0**-53 for k in range(40)]
+    np.testing.assert_allclose(whole[5], expected, rtol=0, atol=2.0**-53)
+
+
+def test_sequences_of_rows_are_uniform_and_share_nothing() -> None:
+    numbers = seeds.uniforms(seeds.key(0, "test", 1), HASHES[:2000], 0, 8)
+    assert stats.kstest(numbers.ravel(), "uniform").pvalue > 1e-4
+    assert np.abs(np.corrcoef(numbers.T) - np.eye(8)).max() < 5 / np.sqrt(2000)
+    assert np.abs(np.corrcoef(numbers[:-1].ravel(), numbers[1:].ravel())[0, 1]) < 5 / np.sqrt(16_000)
+
+
 def test_drawing_leaves_the_hashes_alone() -> None:
     before = HASHES.copy()
     seeds.uniform(3, HASHES)
