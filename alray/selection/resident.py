@@ -142,7 +142,7 @@ def _score(shard: Resident, scan: Scan) -> tuple[npt.NDArray[np.float32], npt.ND
 
 def columns(scan: Scan, features_ND: Tensor, hashes_N: seeds.Hashes) -> dict[str, Tensor]:
     """Return the columns that the scan's strategy needs of one chunk, and no others."""
-    needs, out = scan.strategy.needs, {}
+    needs, out = scan.strategy.wants, {}
     if "hash" in needs:
         out["hash"] = torch.from_numpy(hashes_N.view(np.int64))
     if "features" in needs:

@@ -263,25 +263,28 @@ def with_hidden(given: Given) -> Given:
     head = given.head
     if head is None:
         return given
-    tables = {name: getattr(given, name) for name in ("labelled", "holdout", "sample")}
+    tables = {name: getattr(given, name) for name in ("labelled", "holdout", "sample", "reference")}
     wide = {n: t.with_columns(hidden=head.hidden(t["features"])) for n, t in tables.items() if t is not None}
     return replace(given, **wide)
 
 
 def check_needs(strategy: Strategy, given: Given) -> None:
     """Refuse a strategy whose needs are not met, and say what would meet them."""
-    if strategy.needs & HEAD_NEEDS and given.head is None:
+    if strategy.wants & HEAD_NEEDS and given.head is None:
         raise StrategyError(
             f"`{strategy.name}` scores rows by a head's predictions, and there is neither a head nor labels to fit one."
             " Give `--labels` or `--head`, or use `random`, which needs none."
         )
-    if "backbone+images" in strategy.needs and given.backbone is None:
-        raise StrategyError(f"`{strategy.name}` needs a backbone and pictures; a pool of features cannot meet that.")
+    if "backbone+images" in strategy.wants and given.network is None:
+        raise StrategyError(
+            f"`{strategy.name}` with these settings needs a backbone and pictures; a pool of features cannot meet that."
+            " Run a campaign on a pool of pictures, or choose settings of the strategy that look at features alone."
+        )
 
 
 def check_space(strategy: Strategy, head: str, config: SelectionConfig) -> None:
     """Refuse to mix features below a head of the kind `head` that is not affine in them."""
-    if config.space == "features" and head != "linear" and "hidden" in strategy.needs:
+    if config.space == "features" and head != "linear" and "hidden" in strategy.wants:
         raise StrategyError(
             f"`{strategy.name}` mixes rows where the head is affine; `selection.space` is features, and on these the "
             f"{head} head is not. Set `selection.space` to activations, or `head.kind` to linear."

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from alray.config import Config
 from alray.models.head import Head
+from alray.models.network import Network
 from alray.strategies.diversity import Diversity, Nothing
 from alray.strategies.shortlist import Best, Shortlist
 from alray.table import Table
@@ -36,6 +37,11 @@ class Given:
     `labelled` holds the training rows sorted by id with columns `features` and, with a head, `hidden`; `label_M` their
     class indices; `holdout` the labelled rows that no model was trained on; `sample` the rows that `Strategy.sample`
     asked for, sorted by id, with `hash` beside them. Seeds are keyed by (seed, purpose, round).
+
+    `reference` holds labelled rows that were drawn at random and that no model was trained on, `reference_label_M`
+    their class indices. `l2` and `weight_M` say what the head was fitted by: Σ wᵢ·CEᵢ + ½·l2·‖W‖², bias free; no
+    weights are ones. `network` is the backbone with the head on it; strategies that ask for `backbone+images` also
+    find `pictures`, uint8 [M, 3, S, S], in these tables.
     """
 
     budget: int
@@ -47,6 +53,11 @@ class Given:
     sample: Table | None = None
     head: Head | None = None
     backbone: str | None = None
+    reference: Table | None = None
+    reference_label_M: Tensor | None = None
+    l2: float = 0.0
+    weight_M: Tensor | None = None
+    network: Network | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -61,6 +72,12 @@ class Strategy(Config, ABC):
     needs: ClassVar[frozenset[str]]
     exact: ClassVar[bool]  # the tree returns what one machine returns, bit for bit
     paper: ClassVar[str] = ""
+    cost: ClassVar[str] = ""  # of one round, in multiplications: N rows, M labelled, D features, C classes, B picks, S draws
+
+    @property
+    def wants(self) -> frozenset[str]:
+        """What these parameters need: `needs`, unless they make a difference."""
+        return self.needs
 
     def prepare(self, given: Given) -> dict[str, Any]:
         """Return what every shard needs besides its rows: small NumPy arrays and numbers. Runs once a round."""
@@ -68,7 +85,7 @@ class Strategy(Config, ABC):
 
     @abstractmethod
     def score(self, rows: Table, prepared: dict[str, Any]) -> Tensor:
-        """Return one fp32 score a row, [N]: higher is sooner, −inf is last. Sees the columns in `needs` alone."""
+        """Return one fp32 score a row, [N]: higher is sooner, −inf is last. Sees the columns in `wants` alone."""
 
     def shortlist(self, budget: int) -> Shortlist:
         """Return the rule that turns all scores into the rows worth looking at: the best `budget`."""
@@ -77,6 +94,13 @@ class Strategy(Config, ABC):
     def sample(self, budget: int) -> int:
         """Return how many rows drawn from the pool `prepare` is to be given as `given.sample`; none by default."""
         return 0
+
+    def reference(self) -> float:
+        """Return the share of the labels that a selection without a campaign keeps from the head as `given.reference`.
+
+        In a campaign these are the held-out rows that were drawn at random (decision 26).
+        """
+        return 0.0
 
     def points(self, rows: Table, prepared: dict[str, Any]) -> Tensor | None:
         """Return what diversity is measured on, fp32 [N, P]; None leaves it to the setting `selection.space`."""
