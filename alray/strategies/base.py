@@ -72,7 +72,7 @@ class Strategy(Config, ABC):
     needs: ClassVar[frozenset[str]]
     exact: ClassVar[bool]  # the tree returns what one machine returns, bit for bit
     paper: ClassVar[str] = ""
-    cost: ClassVar[str] = ""  # of one round, in multiplications: N rows, M labelled, D features, C classes, B picks, S draws
+    cost: ClassVar[str] = ""  # of one round, in multiplications; N, M, D, C, B, S as in the house words
 
     @property
     def wants(self) -> frozenset[str]:

@@ -17,6 +17,7 @@ class Entropy(ScoreStrategy):
     name: Literal["entropy"] = "entropy"
     needs: ClassVar[frozenset[str]] = frozenset({"probs"})
     paper: ClassVar[str] = "Dagan & Engelson, ICML 1995"
+    cost: ClassVar[str] = "N·D·C"
 
     def score(self, rows: Table, prepared: dict[str, Any]) -> Tensor:
         return probability.entropy(rows["probs"])

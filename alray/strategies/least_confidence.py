@@ -17,6 +17,7 @@ class LeastConfidence(ScoreStrategy):
     name: Literal["least_confidence"] = "least_confidence"
     needs: ClassVar[frozenset[str]] = frozenset({"probs"})
     paper: ClassVar[str] = "Lewis & Gale, SIGIR 1994"
+    cost: ClassVar[str] = "N·D·C"
 
     def score(self, rows: Table, prepared: dict[str, Any]) -> Tensor:
         return probability.least_confidence(rows["probs"])

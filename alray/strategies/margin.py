@@ -17,6 +17,7 @@ class Margin(ScoreStrategy):
     name: Literal["margin"] = "margin"
     needs: ClassVar[frozenset[str]] = frozenset({"probs"})
     paper: ClassVar[str] = "Scheffer, Decomain & Wrobel, IDA 2001"
+    cost: ClassVar[str] = "N·D·C"
 
     def score(self, rows: Table, prepared: dict[str, Any]) -> Tensor:
         return -probability.margin(rows["probs"])

@@ -21,6 +21,7 @@ class Random(ScoreStrategy):
 
     name: Literal["random"] = "random"
     needs: ClassVar[frozenset[str]] = frozenset({"hash"})
+    cost: ClassVar[str] = "N"
 
     def prepare(self, given: Given) -> dict[str, Any]:
         return {"stream": seeds.key(given.seed, "random", given.round)}

@@ -40,6 +40,8 @@ ALIASES: Mapping[str, str] = MappingProxyType(
         "alfamix": "alfa_mix",
         "alpha_mix": "alfa_mix",
         "alpha_mix_sampling": "alfa_mix",
+        "DiverseMiniBatch": "diverse",
+        "dbal": "diverse",
     }
 )
 """Names that other libraries use for a strategy of ours."""

@@ -15,12 +15,12 @@ import pytest
 from alray.errors import StrategyError
 from alray.models.head import Head
 from alray.selection import Selection, select
-from alray.strategies import STRATEGIES
+from alray.strategies import STRATEGIES, find
 from alray.strategies.base import HEAD_NEEDS, NEEDS, Strategy
 from alray.strategies.diversity import Diversity, Nothing
 
 NAMES = sorted(STRATEGIES())
-WITH_HEAD = [name for name in NAMES if STRATEGIES()[name].needs & HEAD_NEEDS]
+WITH_HEAD = [name for name in NAMES if find(name).needs & HEAD_NEEDS]
 ROWS, BUDGET = 300, 20
 COUNT = itertools.count()
 
@@ -74,8 +74,8 @@ def check(found: Selection, rows: Rows, budget: int) -> None:
 def test_a_strategy_says_what_it_is(name: str) -> None:
     member = STRATEGIES()[name]
     assert issubclass(member, Strategy) and member.model_fields["name"].default == name
-    assert member.needs <= NEEDS and isinstance(member.exact, bool) and member.__doc__
     built = member()
+    assert built.needs <= NEEDS and isinstance(member.exact, bool) and member.__doc__
     assert isinstance(built.diversity, Diversity) and (isinstance(built.diversity, Nothing) or not member.exact)
 
 
