@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from alray.selection import central, coreset
 from alray.selection.candidates import Candidates, Chosen
 from alray.selection.clusters import medoids
@@ -18,19 +20,23 @@ FEW_SHARDS = 4
 
 def by_kmeans(found: Candidates) -> Chosen:
     """Return `budget` rows: the medoids of k-means over the candidates' unit rows (decision 23)."""
-    chosen = regime(found)
-    held, scan, limit = found.held, found.scan, found.limit
-    keyed = {"clusters": found.budget, "seed": found.given.seed, "round": found.given.round}
-    if chosen == "central":
-        centroids_KD = central.centroids(held, scan, limit, **keyed)
-    else:
-        centroids_KD = coreset.centroids(held, found.runtime, found.numbers, scan, limit, **keyed)
-    ids, scores, inertia = medoids(held, scan, limit, centroids_KD, found.budget)
-    found.report.update(regime=chosen, inertia=inertia)
+    centroids_KD = centroids(found, found.budget)
+    ids, scores, inertia = medoids(found.held, found.scan, found.limit, centroids_KD, found.budget)
+    found.report["inertia"] = inertia
     return ids, scores
 
 
-def regime(found: Candidates) -> str:
+def centroids(found: Candidates, clusters: int) -> Tensor:
+    """Return the centroids of k-means over the candidates' unit rows, fp32 [K, H]; the regime goes into the report."""
+    found.report["regime"] = chosen = regime(found, clusters)
+    held, scan, limit = found.held, found.scan, found.limit
+    keyed = {"clusters": clusters, "seed": found.given.seed, "round": found.given.round}
+    if chosen == "central":
+        return central.centroids(held, scan, limit, **keyed)
+    return coreset.centroids(held, found.runtime, found.numbers, scan, limit, **keyed)
+
+
+def regime(found: Candidates, clusters: int) -> str:
     """Return the regime for so many candidates: by their bytes, and by the work of one k-means step.
 
     With few shards a block's share of the centres is so large that the coreset would be the slower one.
@@ -39,5 +45,5 @@ def regime(found: Candidates) -> str:
         return found.regime
     size = found.points_dim
     fits = found.count * size * 2 <= CENTRAL_BYTES
-    light = found.count * found.budget * size <= CENTRAL_WORK
+    light = found.count * clusters * size <= CENTRAL_WORK
     return "central" if fits and (light or len(found.numbers) < FEW_SHARDS) else "coreset"

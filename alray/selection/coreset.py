@@ -62,11 +62,11 @@ class Plan:
         share = OVERSAMPLING * clusters / max(int(sizes.sum()), 1)
         centres = tuple(min(int(size), math.ceil(share * int(size))) for size in sizes)
         rows = tuple(min(int(size), ROWS_PER_CENTRE * k) for size, k in zip(sizes, centres, strict=True))
-        above = tuple(_number_above(int(size), k) for size, k in zip(sizes, rows, strict=True))
+        above = tuple(number_above(int(size), k) for size, k in zip(sizes, rows, strict=True))
         return Plan(block_of, rows, centres, above)
 
 
-def _number_above(size: int, count: int) -> float:
+def number_above(size: int, count: int) -> float:
     """Return a number that the highest `count` of `size` uniform numbers are above, by six standard deviations.
 
     A block of many shards would otherwise gather `count` rows of each. If ever too few are above, the sample is

@@ -7,7 +7,9 @@ from types import MappingProxyType
 
 from alray.selection.at_random import uniform
 from alray.selection.by_kmeans import by_kmeans
+from alray.selection.by_points import by_points
 from alray.selection.candidates import Candidates, Chosen
+from alray.selection.typical import most_typical
 from alray.strategies import diversity
 from alray.strategies.diversity import Diversity
 
@@ -15,6 +17,8 @@ WAYS: Mapping[type[Diversity], Callable[[Candidates], Chosen]] = MappingProxyTyp
     {
         diversity.KMeans: by_kmeans,
         diversity.Uniform: uniform,
+        diversity.Highest: by_points,
+        diversity.MostTypical: most_typical,
     }
 )
 """What does each kind of diversity. A way may return fewer rows than the budget: the pipeline fills them up."""

@@ -28,3 +28,18 @@ class KMeans(Diversity):
 @dataclass(frozen=True)
 class Uniform(Diversity):
     """Rows of the shortlist drawn at random, without replacement."""
+
+
+@dataclass(frozen=True)
+class Highest(Diversity):
+    """The rows of the shortlist for which `Strategy.points`, [N, 1], says the most; ties by id."""
+
+
+@dataclass(frozen=True)
+class MostTypical(Diversity):
+    """In turns, the most typical row of each k-means cluster; clusters without labels and large ones first."""
+
+    clusters: int = 500
+    neighbours: int = 20
+    small: int = 5
+    most: int = 4000

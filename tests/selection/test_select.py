@@ -207,7 +207,7 @@ def test_auto_goes_by_bytes_work_and_shards(tmp_path: Path, shards: int, rows: i
         scan = Scan("t", features.version, strategy, {}, head, Exclusion(frozenset()))
         where = (pool.held, pool.runtime, pool.numbers, 128)
         found = Candidates(*where, scan, Limit(-1.0), rows, given, strategy.diversity, "auto")
-        assert by_kmeans.regime(found) == regime
+        assert by_kmeans.regime(found, found.budget) == regime
 
 
 def test_skipped_rows_are_paid_for_and_cancelled_rows_may_be_picked(
