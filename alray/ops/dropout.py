@@ -37,4 +37,4 @@ def logits(x_NP: Tensor, masks_SP: Tensor, weight_CP: Tensor, bias_C: Tensor) ->
         block_BP = masks_SP[first : first + together]
         weight_KP = (block_BP[:, None, :] * weight_CP).flatten(0, 1)
         drawn_NK = affine(x_NP, weight_KP, bias_C.repeat(len(block_BP)))
-        yield from drawn_NK.unflatten(1, (len(block_BP), classes)).unbind(1)
+        yield from drawn_NK.reshape(len(x_NP), len(block_BP), classes).unbind(1)
