@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, Literal
 
+import numpy as np
 import torch
 
 from alray.config import parse
@@ -14,14 +15,16 @@ from alray.errors import LabelsError, PoolError, StrategyError
 from alray.features import FeatureSet, from_pool
 from alray.labelling import Labels, read_labels
 from alray.models.head import Head
+from alray.models.network import Network
 from alray.pool import Pool, PoolConfig
 from alray.runtime import Runtime, RuntimeConfig, open_runtime
+from alray.selection import reference
 from alray.selection.resident import Space
 from alray.selection.resident_pool import ResidentPool, Selection, SelectionConfig
 from alray.strategies import Given, Strategy, find
 from alray.strategies.base import HEAD_NEEDS
 from alray.table import Table
-from alray.training.probe import HeadConfig, fit_head
+from alray.training.probe import HeadConfig, fit_head, row_weights
 
 log = logging.getLogger(__name__)
 
@@ -103,19 +106,36 @@ def prepare_given(
     round: int,
     classes: Sequence[str] | None = None,
     head_config: HeadConfig | None = None,
+    network: Network | None = None,
 ) -> Given:
-    """Return what the strategy may look at: labelled rows sorted by id, their classes, and a head if it needs one."""
+    """Return what the strategy may look at: labelled rows sorted by id, their classes, and a head if it needs one.
+
+    A share of the labels is kept from the head when the strategy wants a reference set; `network` is there for those
+    that look at pictures.
+    """
+    fixed: dict[str, Any] = {"budget": budget, "seed": seed, "round": round, "network": network}
     said = labels.mapping()
     rows = pool.rows(said)
-    if not said or not strategy.needs & HEAD_NEEDS:
-        return Given(budget=budget, seed=seed, round=round, head=head, labelled=rows if said else None)
-    texts = [said[i] for i in rows.ids]
+    if not said or not strategy.wants & HEAD_NEEDS:
+        return Given(**fixed, head=head, labelled=rows if said else None)
+    config, back_M = head_config or HeadConfig(), reference.kept_back(rows.ids, seed, strategy.reference())
+    train, others = rows.take(np.flatnonzero(~back_M)), rows.take(np.flatnonzero(back_M))
+    if head is not None and len(others):
+        reference.warn(strategy.name, others.ids, len(rows))
     if head is None:
-        names = tuple(classes) if classes else tuple(sorted(set(texts)))
-        arguments = (head_config or HeadConfig(), rows["features"].numpy(), texts, names, seed)
+        names = tuple(classes) if classes else tuple(sorted({said[i] for i in rows.ids}))
+        arguments = (config, train["features"].numpy(), [said[i] for i in train.ids], names, seed)
         head = pool.runtime.call(fit_head, *arguments, stage="fit head")
+    label_M = label_numbers([said[i] for i in train.ids], train, head)
     return Given(
-        budget=budget, seed=seed, round=round, labelled=rows, label_M=label_numbers(texts, rows, head), head=head
+        **fixed,
+        head=head,
+        labelled=train,
+        label_M=label_M,
+        reference=others if len(others) else None,
+        reference_label_M=label_numbers([said[i] for i in others.ids], others, head) if len(others) else None,
+        l2=config.penalty(len(train)),
+        weight_M=row_weights(label_M, config.class_weights),
     )
 
 

@@ -47,6 +47,11 @@ class HeadConfig(Config):
     weight_decay: float | None = Field(None, ge=0)  # mlp: of all weights; none: l2 / M, which is what l2 says
     feature_noise: float = Field(0.0, ge=0)  # mlp: Gaussian noise, in standard deviations of the row's class
 
+    def penalty(self, rows: int) -> float:
+        """Return the l2 of ½·l2·‖W‖² beside the loss summed over this many rows, as the last layer was fitted with."""
+        decayed = self.kind == "mlp" and self.weight_decay is not None
+        return rows * (self.weight_decay or 0.0) if decayed else self.l2
+
 
 def fit_head(
     config: HeadConfig, features_MD: np.ndarray, labels: Sequence[str], classes: Sequence[str], seed: int
