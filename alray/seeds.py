@@ -44,7 +44,7 @@ def uniforms(stream: int, hashes: Hashes, start: int, count: int) -> npt.NDArray
     The SplitMix64 generator, whose state is the id's hash mixed with the stream: any stretch of it can be had alone.
     """
     with np.errstate(over="ignore"):
-        # Mixed before it is a state: streams whose keys differ in few bits share nothing, and no row runs after another.
+        # Mixed before it is a state, so that streams whose keys differ in few bits share nothing.
         state_N1 = _mixed((hashes ^ np.uint64(stream)) + GOLDEN)[:, None]
         z = _mixed(state_N1 + np.arange(start + 1, start + count + 1, dtype=np.uint64) * GOLDEN)
     return ((z >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52  # 53 bits would round up to 1

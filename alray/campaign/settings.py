@@ -16,14 +16,12 @@ from alray.campaign.costs import CostsConfig
 from alray.campaign.forecast import ForecastConfig
 from alray.campaign.stopping import StoppingConfig
 from alray.config import Config, family
-from alray.errors import StrategyError
 from alray.features import FeaturesConfig
 from alray.labelling import LABELLERS, Labeller
 from alray.pool import PoolConfig
 from alray.proxy.switch import LogmePed, Off, SwitchFamily, SwitchRule, from_words
 from alray.runtime import RuntimeConfig
 from alray.selection import SelectionConfig
-from alray.selection.resident_pool import check_space
 from alray.strategies import Strategy
 from alray.strategies.registry import StrategyFamily
 from alray.training import RECIPES, HeadConfig, LinearProbe, Recipe
@@ -129,14 +127,6 @@ class Settings(Config):
                 "`switch.guard` is holdout, and the fine-tuning of an alignment has a `patience`, which stops it by "
                 "the same rows: set `switch.guard` to half, or take `patience` out"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _space_fits(self) -> Self:
-        try:
-            check_space(self.strategy, self.head.kind, self.selection)
-        except StrategyError as error:
-            raise ValueError(str(error)) from error
         return self
 
     @model_validator(mode="after")

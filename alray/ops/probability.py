@@ -23,3 +23,10 @@ def entropy(probs_NC: Tensor) -> Tensor:
     """Return −Σ p ln p in nats, [N]; a probability of zero adds nothing."""
     parts_NC: Tensor = torch.special.entr(probs_NC)
     return parts_NC.sum(dim=1)
+
+
+def symmetric_kl(logits_NC: Tensor, others_NC: Tensor) -> Tensor:
+    """Return ½ KL(p‖q) + ½ KL(q‖p) = ½ Σ (p − q)(ln p − ln q) of two predictions given as logits, [N], ≥ 0."""
+    log_p_NC, log_q_NC = logits_NC.log_softmax(dim=1), others_NC.log_softmax(dim=1)
+    parts_NC = (log_p_NC.exp() - log_q_NC.exp()) * (log_p_NC - log_q_NC)
+    return parts_NC.sum(dim=1).clamp_min(0) / 2

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -40,7 +40,8 @@ class Given:
 
     `reference` holds labelled rows that were drawn at random and that no model was trained on, `reference_label_M`
     their class indices. `l2` and `weight_M` say what the head was fitted by: Σ wᵢ·CEᵢ + ½·l2·‖W‖², bias free; no
-    weights are ones. `network` is the backbone with the head on it; strategies that ask for `backbone+images` also
+    weights are ones, and `head_config` the settings by which more heads like it are fitted. `losses` holds the labelled
+    rows with their `loss` under a head that was fitted without them. `network` is the backbone with the head on it; strategies that ask for `backbone+images` also
     find `pictures`, uint8 [M, 3, S, S], in these tables.
     """
 
@@ -52,11 +53,14 @@ class Given:
     holdout: Table | None = None
     sample: Table | None = None
     head: Head | None = None
+    space: Literal["activations", "features"] = "activations"  # `selection.space`: where rows are mixed, too
     backbone: str | None = None
     reference: Table | None = None
     reference_label_M: Tensor | None = None
     l2: float = 0.0
     weight_M: Tensor | None = None
+    head_config: Config | None = None
+    losses: Table | None = None
     network: Network | None = None
 
     @property

@@ -71,7 +71,7 @@ class All(Shortlist):
 class GrowingCap(Shortlist):
     """ALFA-Mix's growing cap: the least of `step`, 2·`step`, … with strictly more than `budget` candidates.
 
-    The last cap is the first that reaches 1. Scores are minus critical caps; a row is a candidate at cap c when its
+    The last cap is the first that reaches `last`; the first one is also the last when `step` does. Scores are minus critical caps; a row is a candidate at cap c when its
     critical cap is below c. One histogram decides all caps at once. When no cap has more than `budget`, the largest
     cap's candidates are the shortlist.
     """
@@ -79,14 +79,15 @@ class GrowingCap(Shortlist):
     step: float
     budget: int
     multiple: float | None = None  # of the budget: at most this many candidates are kept
+    last: float = 1.0
 
     @property
     def caps(self) -> npt.NDArray[np.float64]:
-        """The caps κ·k for k = 1 … ⌈1/κ⌉: products, not a repeated sum, which would miss 1 by rounding.
+        """The caps κ·k for k = 1 … ⌈last/κ⌉: products, not a repeated sum, which would miss 1 by rounding.
 
         1/κ itself may round up past a whole number (κ = 1/49), which must not add a cap beyond 1.
         """
-        count = math.ceil(1.0 / self.step - 1e-9)
+        count = max(math.ceil(self.last / self.step - 1e-9), 1)
         return np.arange(1, count + 1, dtype=np.float64) * self.step
 
     def statistic(self, scores_N: Scores) -> Counts:

@@ -225,10 +225,6 @@ def test_the_estimate_leaves_out_rows_that_the_backbone_has_seen(
             },
             "set `switch.guard` to half, or take `patience` out",
         ),
-        (
-            {"strategy": "alfa_mix", "head": {"kind": "mlp"}, "selection": {"space": "features"}},
-            "Set `selection.space` to activations, or `head.kind` to linear",
-        ),
     ],
 )
 def test_settings_that_do_not_fit_together(data: Path, tmp_path: Path, more: dict[str, Any], said: str) -> None:
