@@ -29,7 +29,10 @@ Flags = npt.NDArray[np.bool_]
 
 def near(units_ND: Tensor, others_MD: Tensor, radius: float) -> Flags:
     """Return which rows are nearer than `radius` to any of the others; fp16 unit rows both, [N]."""
-    out = [(unit_distances.squared(block, others_MD) < radius**2).any(dim=1).numpy() for block in units_ND.split(BLOCK)]
+    out = [
+        (unit_distances.squared(block, others_MD) < radius**2).any(dim=1).numpy()
+        for block in torch.split(units_ND, BLOCK)
+    ]
     return np.concatenate(out)
 
 
@@ -46,7 +49,8 @@ def greedy(
     open_W = np.packbits(open_N)
     stale = [(-int(gain), row) for row, gain in enumerate(gain_N) if gain]
     heapq.heapify(stale)
-    rows, gains = [], []
+    rows: list[int] = []
+    gains: list[int] = []
     while stale and len(rows) < count:
         _, row = heapq.heappop(stale)
         gain = int(BITS[bits_NW[row] & open_W].sum())
@@ -64,7 +68,7 @@ def greedy(
 def _graph(units_ND: Tensor, radius: float, open_N: Flags) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
     """Return which rows are within the radius of each row, as bits [N, ⌈N/8⌉], and how many of them are open, [N]."""
     bits, gains = [], []
-    for block in units_ND.split(BLOCK):
+    for block in torch.split(units_ND, BLOCK):
         inside_bN = (unit_distances.squared(block, units_ND) < radius**2).numpy()
         bits.append(np.packbits(inside_bN, axis=1))
         gains.append((inside_bN & open_N).sum(axis=1))
@@ -89,7 +93,7 @@ def pure_radius(units_ND: Tensor, label_N: Tensor, share: float) -> float:
 def _nearest_other(units_ND: Tensor, label_N: Tensor) -> npt.NDArray[np.float64]:
     """Return the squared distance from each row to the nearest row of another label, infinite without one, [N]."""
     out = []
-    for block, labels in zip(units_ND.split(BLOCK), label_N.split(BLOCK), strict=True):
+    for block, labels in zip(torch.split(units_ND, BLOCK), torch.split(label_N, BLOCK), strict=True):
         alike_bN = labels[:, None] == label_N
         out.append(unit_distances.squared(block, units_ND).masked_fill_(alike_bN, torch.inf).amin(dim=1))
     return torch.cat(out).numpy()

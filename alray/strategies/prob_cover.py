@@ -23,13 +23,13 @@ STEPS = 100
 class ProbCover(SampledStrategy):
     """Yehuda, Dekel, Hacohen & Weinshall, *Active Learning Through a Covering Lens*, NeurIPS 2022, algorithm 1.
 
-    A row covers the rows whose unit features are nearer than δ. Rows near a labelled one are covered; then, B times, the
-    row that covers the most of the others is picked, and what it covers is covered. Greedy and exact on the sample,
+    A row covers the rows whose unit features are nearer than δ. Rows near a labelled one are covered; then, B times,
+    the row that covers the most of the others is picked, and what it covers is covered. Greedy and exact on the sample,
     which is the whole pool up to `most` rows; beyond, balls count rows of the sample. When all is covered, the rest of
     the budget is filled at random. The score is the number of rows that a pick covers anew; ties go by a random number.
 
-    Without `radius`, δ is the largest with a share `purity` of pure balls, to 1/64 (§4.2): those whose rows all have the
-    pseudo-label of the ball's own row. Pseudo-labels are clusters of k-means, one for each class.
+    Without `radius`, δ is the largest with a share `purity` of pure balls, to 1/64 (§4.2): balls whose rows all have
+    the pseudo-label of the one in the middle. Pseudo-labels are clusters of k-means, one for each class.
     """
 
     name: Literal["prob_cover"] = "prob_cover"
