@@ -9,6 +9,7 @@ from alray.selection.at_random import uniform
 from alray.selection.by_kmeans import by_kmeans
 from alray.selection.by_points import by_points
 from alray.selection.candidates import Candidates, Chosen
+from alray.selection.sequential import d_squared, k_centre
 from alray.selection.typical import most_typical
 from alray.strategies import diversity
 from alray.strategies.diversity import Diversity
@@ -17,6 +18,8 @@ WAYS: Mapping[type[Diversity], Callable[[Candidates], Chosen]] = MappingProxyTyp
     {
         diversity.KMeans: by_kmeans,
         diversity.Uniform: uniform,
+        diversity.KCentre: k_centre,
+        diversity.DSquared: d_squared,
         diversity.Highest: by_points,
         diversity.MostTypical: most_typical,
     }

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+from alray.ops.distances import MetricName
+
+Rounds = Literal["exact", "two_round"]
+"""Of a choice in sequence: the picks of the one-by-one algorithm, or blocks of shards first and then their picks."""
 
 
 @dataclass(frozen=True)
@@ -14,10 +20,19 @@ class Diversity:
         """The class's name in lower case."""
         return type(self).__name__.lower()
 
+    @property
+    def exact(self) -> bool:
+        """Whether any cut of the pool into shards gives the same picks."""
+        return False
+
 
 @dataclass(frozen=True)
 class Nothing(Diversity):
     """The best of the shortlist by (score, id)."""
+
+    @property
+    def exact(self) -> bool:
+        return True
 
 
 @dataclass(frozen=True)
@@ -43,3 +58,37 @@ class MostTypical(Diversity):
     neighbours: int = 20
     small: int = 5
     most: int = 4000
+
+
+@dataclass(frozen=True)
+class KCentre(Diversity):
+    """Greedy k-centre: each pick is the row farthest from all picks before it, and from the labelled rows.
+
+    Without centres at the start the first pick is drawn at random. A pick's score is its distance when it is picked.
+    """
+
+    metric: MetricName = "euclidean"
+    from_labelled: bool = True
+    rounds: Rounds = "exact"
+
+    @property
+    def exact(self) -> bool:
+        return self.rounds == "exact"
+
+
+@dataclass(frozen=True)
+class DSquared(Diversity):
+    """D² sampling (k-means++): each pick is drawn with a chance of its squared distance to the nearest centre.
+
+    Without centres at the start the first pick is the row of the largest `norm`, or drawn at random (`uniform`). Scores
+    count down the order of picking.
+    """
+
+    metric: MetricName = "euclidean"
+    from_labelled: bool = True
+    first: Literal["norm", "uniform"] = "uniform"
+    rounds: Rounds = "exact"
+
+    @property
+    def exact(self) -> bool:
+        return self.rounds == "exact"

@@ -17,7 +17,7 @@ from alray.models.head import Head
 from alray.selection import Selection, select
 from alray.strategies import STRATEGIES, find
 from alray.strategies.base import HEAD_NEEDS, NEEDS, Strategy
-from alray.strategies.diversity import Diversity, Nothing
+from alray.strategies.diversity import Diversity
 
 NAMES = sorted(STRATEGIES())
 WITH_HEAD = [name for name in NAMES if find(name).needs & HEAD_NEEDS]
@@ -76,7 +76,7 @@ def test_a_strategy_says_what_it_is(name: str) -> None:
     assert issubclass(member, Strategy) and member.model_fields["name"].default == name
     built = member()
     assert built.needs <= NEEDS and isinstance(member.exact, bool) and member.__doc__
-    assert isinstance(built.diversity, Diversity) and (isinstance(built.diversity, Nothing) or not member.exact)
+    assert isinstance(built.diversity, Diversity) and (built.diversity.exact or not member.exact)
 
 
 # picks
