@@ -16,6 +16,7 @@ from alray.models import backbone as backbones
 from alray.models.backbone import Backbone, BackboneConfig
 from alray.models.head import Head
 from alray.models.transform import Transform
+from alray.ops.affine import affine
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,9 +63,12 @@ class Whole(nn.Module):
     def forward(self, pictures: Tensor) -> Tensor:
         """Return the logits, [N, C]."""
         features_ND: Tensor = self.body(pictures)
-        hidden_NH = features_ND if self.hidden is None else torch.relu(self.hidden(features_ND))
-        logits_NC: Tensor = self.last(hidden_NH)
-        return logits_NC
+        hidden_NH = features_ND if self.hidden is None else torch.relu(_apply(self.hidden, features_ND))
+        return _apply(self.last, hidden_NH)
+
+
+def _apply(layer: nn.Linear, x_ND: Tensor) -> Tensor:
+    return affine(x_ND, layer.weight, layer.bias)  # as heads do it: the rows beside a row leave no trace
 
 
 def _layer(head: Head, weight: str, bias: str) -> nn.Linear:
