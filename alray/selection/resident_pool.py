@@ -27,6 +27,7 @@ from alray.runtime import Runtime, one_thread
 from alray.selection import at_random, shortlisted, statistics
 from alray.selection.candidates import Candidates, Chosen
 from alray.selection.diversify import diversify
+from alray.selection.losses import with_losses
 from alray.selection.picks import Picks, Reason
 from alray.selection.resident import BadRows, Exclusion, Part, Resident, Scan, Space, bad_rows, find_rows, unscored_rows
 from alray.strategies import Given, Strategy
@@ -147,7 +148,8 @@ class _Round:
         with self._stage("prepare"), one_thread():
             check_needs(strategy, given)
             check_space(strategy, given.head.kind if given.head else "linear", config)
-            self.given = given = with_hidden(self._with_sample(given, excluded))
+            given = with_losses(self._with_sample(given, excluded), strategy, pool.runtime)
+            self.given = given = with_hidden(given)
             self.scan = Scan(
                 token=uuid.uuid4().hex,
                 version=pool.features.version,
@@ -263,7 +265,7 @@ def with_hidden(given: Given) -> Given:
     head = given.head
     if head is None:
         return given
-    tables = {name: getattr(given, name) for name in ("labelled", "holdout", "sample", "reference")}
+    tables = {name: getattr(given, name) for name in ("labelled", "holdout", "sample", "reference", "losses")}
     wide = {n: t.with_columns(hidden=head.hidden(t["features"])) for n, t in tables.items() if t is not None}
     return replace(given, **wide)
 

@@ -122,6 +122,7 @@ def prepare_given(
     train, others = rows.take(np.flatnonzero(~back_M)), rows.take(np.flatnonzero(back_M))
     if head is not None and len(others):
         reference.warn(strategy.name, others.ids, len(rows))
+    fitted_by = config if head is None else head_config
     if head is None:
         names = tuple(classes) if classes else tuple(sorted({said[i] for i in rows.ids}))
         arguments = (config, train["features"].numpy(), [said[i] for i in train.ids], names, seed)
@@ -136,6 +137,7 @@ def prepare_given(
         reference_label_M=label_numbers([said[i] for i in others.ids], others, head) if len(others) else None,
         l2=config.penalty(len(train)),
         weight_M=row_weights(label_M, config.class_weights),
+        head_config=fitted_by,
     )
 
 

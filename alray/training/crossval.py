@@ -7,17 +7,19 @@ at, so that stopping and forecasting may use the number.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from alray import seeds
 from alray.runtime.threads import one_thread
-from alray.training.probe import HeadConfig, fit_head
+from alray.training.probe import HeadConfig, fit_head, label_numbers
 
 FOLDS = 5
 CHUNK = 8192
@@ -78,8 +80,49 @@ def out_of_fold(
 
     Zero stands where there is no such head: the row is not to be scored, or no row is outside its fold.
     """
-    fold_M, name_M = fold_of(ids, seed, folds), np.array(labels, dtype=object)
+    name_M = np.array(labels, dtype=object)
     right_M, trained_M = np.zeros(len(ids), dtype=bool), np.zeros(len(ids), dtype=np.int64)
+    for rows, logits_NC, trained in _folds(config, features_MD, labels, classes, seed, ids, scored_M, folds):
+        guess_N = np.array(classes, dtype=object)[logits_NC.argmax(dim=1).cpu().numpy()]
+        right_M[rows], trained_M[rows] = guess_N == name_M[rows], trained
+    return right_M, trained_M
+
+
+def losses(
+    config: HeadConfig,
+    features_MD: npt.NDArray[Any],
+    labels: Sequence[str],
+    classes: Sequence[str],
+    seed: int,
+    ids: Sequence[str],
+    folds: int = FOLDS,
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+    """Return each row's cross-entropy in nats under a head that was fitted without its fold, [M], and if it has one.
+
+    A row has none, and 0 stands there, when no row is outside its fold. Raises what `fit_head` raises.
+    """
+    target_M = label_numbers(labels, classes)
+    loss_M, known_M = np.zeros(len(ids)), np.zeros(len(ids), dtype=bool)
+    every_M = np.ones(len(ids), dtype=bool)
+    for rows, logits_NC, _ in _folds(config, features_MD, labels, classes, seed, ids, every_M, folds):
+        target_N = target_M[torch.from_numpy(rows)]
+        loss_M[rows] = F.cross_entropy(logits_NC.cpu().double(), target_N, reduction="none").numpy()
+        known_M[rows] = True
+    return loss_M, known_M
+
+
+def _folds(
+    config: HeadConfig,
+    features_MD: npt.NDArray[Any],
+    labels: Sequence[str],
+    classes: Sequence[str],
+    seed: int,
+    ids: Sequence[str],
+    scored_M: npt.NDArray[np.bool_],
+    folds: int,
+) -> Iterator[tuple[npt.NDArray[np.int64], Tensor, int]]:
+    """Yield (rows, their logits under a head fitted without their fold, how many rows it was fitted on)."""
+    fold_M, name_M = fold_of(ids, seed, folds), np.array(labels, dtype=object)
     order_M = np.array(sorted(range(len(ids)), key=lambda row: ids[row]), dtype=np.int64)  # part of a head's bits
     for fold in range(folds):
         inside = np.flatnonzero((fold_M == fold) & np.asarray(scored_M, dtype=bool))
@@ -91,10 +134,7 @@ def out_of_fold(
             rows = inside[at : at + CHUNK]
             with one_thread():
                 logits_NC = head.logits(torch.from_numpy(np.asarray(features_MD[rows], dtype=np.float32)))
-            guess_N = np.array(head.classes, dtype=object)[logits_NC.argmax(dim=1).cpu().numpy()]
-            right_M[rows] = guess_N == name_M[rows]
-        trained_M[inside] = len(outside)
-    return right_M, trained_M
+            yield rows, logits_NC, len(outside)
 
 
 def fold_of(ids: Sequence[str], seed: int, folds: int = FOLDS) -> npt.NDArray[np.int64]:

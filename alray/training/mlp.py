@@ -43,10 +43,11 @@ class Net(nn.Module):
                 layer.weight.normal_(0.0, layer.in_features**-0.5, generator=generator)
                 layer.bias.zero_()
 
-    def forward(self, x_ND: Tensor) -> Tensor:
-        """Return the logits."""
+    def forward(self, x_ND: Tensor, keep_NH: Tensor | None = None) -> Tensor:
+        """Return the logits, the hidden activations multiplied by `keep_NH` if there is one."""
         z_NH = self.below(x_ND)
-        logits: Tensor = self.above(torch.relu(z_NH if self.norm is None else self.norm(z_NH)))
+        hidden_NH = torch.relu(z_NH if self.norm is None else self.norm(z_NH))
+        logits: Tensor = self.above(hidden_NH if keep_NH is None else hidden_NH * keep_NH)
         return logits
 
     @torch.no_grad()
@@ -78,14 +79,17 @@ def fit(
         x_MD = torch.from_numpy(np.asarray(features_MD)).float().to(device)
         target_M, weight_M = target_M.to(device), weight_M.to(device)
         noise_MD = _Noise(config.feature_noise, x_MD, target_M, seed)
+        dropout = _Dropout(config.dropout, config.hidden, seed)
         net = Net(x_MD.shape[1], config.hidden, len(classes), batch_norm=config.batch_norm, seed=seed).to(device)
         parts = -(-len(x_MD) // config.batch)  # steps an epoch, none of more than `batch` rows
         optimiser = _optimiser(config, net, rows=len(x_MD))
         scheduler = _scheduler(config, optimiser, config.epochs * parts)
         for epoch in range(config.epochs):
             noise_MD.start(epoch)
+            dropout.start(epoch)
             for rows in _batches(config, len(x_MD), parts, seed, epoch):
-                loss_B = F.cross_entropy(net(noise_MD.added(rows)), target_M[rows], reduction="none")
+                x_BD = noise_MD.added(rows)
+                loss_B = F.cross_entropy(net(x_BD, dropout.keep(x_BD)), target_M[rows], reduction="none")
                 optimiser.zero_grad()
                 (weight_M[rows] * loss_B).mean().backward()  # type: ignore[no-untyped-call]
                 optimiser.step()
@@ -122,6 +126,24 @@ class _Noise:
             return x_BD
         drawn_BD = torch.randn(x_BD.shape, generator=self.generator).to(x_BD.device)
         return x_BD + self.scale * self.std_KD[self.row_M[rows]] * drawn_BD
+
+
+class _Dropout:
+    """Dropout of hidden units, anew for each row and step: what stays is multiplied by 1 / (1 − rate)."""
+
+    def __init__(self, rate: float, hidden: int, seed: int) -> None:
+        self.rate, self.hidden, self.seed = rate, hidden, seed
+
+    def start(self, epoch: int) -> None:
+        """Begin an epoch's stream."""
+        self.generator = seeds.torch_generator(self.seed, "hidden dropout", epoch)
+
+    def keep(self, x_BD: Tensor) -> Tensor | None:
+        """Return what the hidden activations of a step's rows are multiplied by, [B, H]; None where all stay."""
+        if not self.rate:
+            return None
+        drawn_BH = torch.rand(len(x_BD), self.hidden, generator=self.generator)
+        return ((drawn_BH >= self.rate) / (1 - self.rate)).to(x_BD)
 
 
 def _class_std(x_MD: Tensor, target_M: Tensor) -> tuple[Tensor, Tensor]:

@@ -45,6 +45,7 @@ class HeadConfig(Config):
     lr: float = Field(1e-3, gt=0)  # mlp: first learning rate
     schedule: Falling = "cosine"  # mlp: how it falls: cosine to zero, cosine_7_16 to a fifth
     weight_decay: float | None = Field(None, ge=0)  # mlp: of all weights; none: l2 / M, which is what l2 says
+    dropout: float = Field(0.0, ge=0, lt=1)  # mlp: share of hidden units that a step leaves out; none when it predicts
     feature_noise: float = Field(0.0, ge=0)  # mlp: Gaussian noise, in standard deviations of the row's class
 
     def penalty(self, rows: int) -> float:

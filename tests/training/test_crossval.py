@@ -11,7 +11,7 @@ from scipy import stats
 
 from alray.runtime import RuntimeConfig, open_runtime
 from alray.training import HeadConfig, fit_head
-from alray.training.crossval import Estimate, cross_validated, fold_of, out_of_fold, standard_error
+from alray.training.crossval import Estimate, cross_validated, fold_of, losses, out_of_fold, standard_error
 
 CLASSES = ["a", "b", "c"]
 CONFIG = HeadConfig()
@@ -101,3 +101,14 @@ def test_a_worker_gives_the_same_estimate(kind: Any) -> None:
     with open_runtime(RuntimeConfig(name="local")) as runtime:
         found = runtime.call(cross_validated, *words, stage="estimate")
     assert isinstance(found, Estimate) and found == cross_validated(*words)
+
+
+def test_losses_are_of_heads_that_never_saw_the_row() -> None:
+    ids, labels, features = (lambda found: (found[2], found[1], found[0]))(rows(60))
+    config = HeadConfig()
+    loss_M, known_M = losses(config, features, labels, sorted(set(labels)), 0, ids)
+    assert known_M.all() and (loss_M > 0).all()
+    again = losses(config, features[::-1], labels[::-1], sorted(set(labels)), 0, ids[::-1])[0][::-1]
+    assert np.array_equal(loss_M, again)
+    one, known = losses(config, features[:1], labels[:1], sorted(set(labels)), 0, ids[:1])
+    assert not known.any() and one.tolist() == [0]

@@ -169,11 +169,39 @@ def test_noise_has_its_classes_spread_and_is_drawn_anew_each_epoch() -> None:
         assert torch.allclose(mine.mean(0), torch.zeros(2), atol=0.02)
 
 
+def test_dropout_keeps_the_mean_and_is_drawn_anew_each_epoch() -> None:
+    dropout, x_BD, kept = mlp._Dropout(0.75, 500, seed=0), torch.zeros(400, 3), []
+    for epoch in (0, 1, 0):
+        dropout.start(epoch)
+        kept.append(dropout.keep(x_BD))
+    assert torch.equal(kept[0], kept[2]) and not torch.equal(kept[0], kept[1])
+    assert sorted(kept[0].unique().tolist()) == [0, 4] and kept[0].mean() == pytest.approx(1, abs=0.02)
+    assert mlp._Dropout(0.0, 500, seed=0).keep(x_BD) is None
+
+
+def test_a_step_with_dropout_is_a_step_through_what_it_keeps() -> None:
+    """One SGD step by hand: hidden units times their mask, and no mask when the head predicts."""
+    features, labels = rows(12)
+    config = {"hidden": 6, "batch_norm": False, "optimizer": "sgd", "lr": 0.1, "weight_decay": 0, "epochs": 1}
+    head = fitted(features, labels, batch=12, dropout=0.5, **config)
+    net, dropout = mlp.Net(8, 6, 3, batch_norm=False, seed=0), mlp._Dropout(0.5, 6, seed=0)
+    order = torch.from_numpy(seeds.generator(0, "mlp head", 0).permutation(12))
+    x_BD = torch.from_numpy(features).float()[order]
+    dropout.start(0)
+    keep_BH = dropout.keep(x_BD)
+    assert keep_BH is not None
+    hidden_BH = torch.relu(x_BD @ net.below.weight.T) * keep_BH
+    loss = F.cross_entropy(hidden_BH @ net.above.weight.T, (torch.arange(12) % 3)[order])
+    slope = torch.autograd.grad(loss, net.above.weight)[0]
+    expected = (net.above.weight - 0.1 * 1.9 * slope).detach().numpy()  # Nesterov's first step is 1 + 0.9 long
+    np.testing.assert_allclose(head.weights["weight"], expected, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     "change",
     [
         {"hidden": 5}, {"batch_norm": False}, {"optimizer": "sgd"}, {"schedule": "cosine_7_16"}, {"weight_decay": 0.5},
-        {"feature_noise": 0.25}, {"lr": 2e-3}, {"epochs": 4}, {"batch": 16}, {"l2": 90.0},
+        {"feature_noise": 0.25}, {"dropout": 0.5}, {"lr": 2e-3}, {"epochs": 4}, {"batch": 16}, {"l2": 90.0},
         {"class_weights": "balanced"},
     ],
     ids=lambda change: next(iter(change)),
