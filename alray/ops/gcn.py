@@ -7,6 +7,7 @@ as behind a ReLU, they are two thin products and the n × n weights are never ma
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,7 +80,7 @@ class Weights:
         """Return uniform weights of at most 1/√(columns), as Kipf & Welling draw them."""
 
         def uniform(*shape: int) -> Tensor:
-            return (2 * torch.rand(*shape, generator=generator) - 1) / shape[-1] ** 0.5
+            return (2 * torch.rand(*shape, generator=generator) - 1) / math.sqrt(shape[-1])
 
         return Weights(uniform(size, hidden), uniform(hidden), uniform(hidden, 1), uniform(1))
 

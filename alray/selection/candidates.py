@@ -25,7 +25,7 @@ class Candidates:
     """`count` shortlisted rows of the held shards, more than the budget; `numbers` are the shards' own, in order.
 
     `regime` is what `selection.regime` says; `dim` the size of a row's features. What a way notes in `report` is kept
-    with the round.
+    with the round; what it leaves in `kept` it finds again in later rounds on the same resident pool.
     """
 
     held: Held
@@ -39,6 +39,7 @@ class Candidates:
     diversity: Diversity
     regime: str
     report: dict[str, Any] = field(default_factory=dict)
+    kept: dict[Any, Any] = field(default_factory=dict)
 
     @property
     def budget(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,10 @@ from alray.ops import kmeans
 from alray.runtime import Held
 from alray.selection.resident import Exclusion, Resident, Scan, scores
 from alray.selection.shortlisted import Limit, unit_rows
+from alray.strategies.shortlist import Counts
 from alray.table import Ids
+
+Centroids = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,21 @@ def _rank_in_runs(sorted_n: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         return sorted_n
     first = np.r_[True, sorted_n[1:] != sorted_n[:-1]]
     return np.arange(len(sorted_n)) - np.maximum.accumulate(np.where(first, np.arange(len(sorted_n)), 0))
+
+
+def labels(shard: Resident, scan: Scan, limit: Limit, centroids_KD: Centroids) -> Tensor:
+    """Return the nearest centroid of each shortlisted row, [n]."""
+    key = ("labels", limit.above, limit.last, hashlib.blake2b(centroids_KD.tobytes()).digest())
+
+    def compute() -> Tensor:
+        return kmeans.nearest(unit_rows(shard, scan, limit)[1], torch.from_numpy(np.array(centroids_KD)))[0]
+
+    return shard.remember(scan.token, key, compute)
+
+
+def sizes(shard: Resident, scan: Scan, limit: Limit, centroids_KD: Centroids) -> Counts:
+    """Return how many shortlisted rows each centroid is the nearest of in this shard, [K]."""
+    return torch.bincount(labels(shard, scan, limit, centroids_KD), minlength=len(centroids_KD)).numpy()
 
 
 def lloyd_sums(

@@ -7,7 +7,6 @@ in batches that a worker can hold; what comes back from the workers is ids.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,19 +16,18 @@ from torch import Tensor
 
 from alray import seeds
 from alray.ops import kmeans, turns, typicality
-from alray.selection import by_kmeans, shortlisted
+from alray.selection import by_kmeans, clusters, shortlisted
 from alray.selection.candidates import Candidates, Chosen
+from alray.selection.clusters import Centroids
 from alray.selection.coreset import number_above
 from alray.selection.resident import Resident, Scan
 from alray.selection.shortlisted import Limit, unit_rows
 from alray.strategies.diversity import MostTypical
+from alray.strategies.shortlist import Counts
 from alray.table import Ids, as_ids
 
 BATCH_BYTES = 64 * 2**20
 """fp16 unit rows that one worker gathers at once."""
-
-Centroids = npt.NDArray[np.float32]
-Counts = npt.NDArray[np.int64]
 
 
 def most_typical(found: Candidates) -> Chosen:
@@ -41,7 +39,7 @@ def most_typical(found: Candidates) -> Chosen:
     wanted = min(len(labelled_ND) + found.budget, way.clusters, found.count)
     centroids_KD = by_kmeans.centroids(found, wanted)
     labelled_K = torch.bincount(kmeans.nearest(labelled_ND, centroids_KD)[0], minlength=wanted).numpy()
-    size_K: Counts = found.held.reduce(sizes, shortlisted.add, found.scan, found.limit, centroids_KD.numpy())
+    size_K: Counts = found.held.reduce(clusters.sizes, shortlisted.add, found.scan, found.limit, centroids_KD.numpy())
     cluster_B = share_out(size_K, labelled_K, way.small, found.budget)
     picks_K = np.bincount(cluster_B, minlength=wanted)
     most_K = np.minimum(size_K, np.maximum(way.most, picks_K)) * (picks_K > 0)
@@ -90,21 +88,6 @@ def _labelled_units(found: Candidates) -> Tensor:
 # passes over the shards
 
 
-def labels(shard: Resident, scan: Scan, limit: Limit, centroids_KD: Centroids) -> Tensor:
-    """Return the nearest centroid of each shortlisted row, [n]."""
-    key = ("labels", limit.above, limit.last, hashlib.blake2b(centroids_KD.tobytes()).digest())
-
-    def compute() -> Tensor:
-        return kmeans.nearest(unit_rows(shard, scan, limit)[1], torch.from_numpy(np.array(centroids_KD)))[0]
-
-    return shard.remember(scan.token, key, compute)
-
-
-def sizes(shard: Resident, scan: Scan, limit: Limit, centroids_KD: Centroids) -> Counts:
-    """Return how many shortlisted rows each cluster has in this shard, [K]."""
-    return torch.bincount(labels(shard, scan, limit, centroids_KD), minlength=len(centroids_KD)).numpy()
-
-
 @dataclass(frozen=True)
 class Members:
     """Rows of some clusters, by cluster and then by the random number they drew, the highest first."""
@@ -134,7 +117,7 @@ def members(
 ) -> Members:
     """Return the shard's rows of the clusters in `batch`: at most `most_K` of each, those with the highest numbers."""
     rows, units_ND = unit_rows(shard, scan, limit)
-    label_N = labels(shard, scan, limit, centroids_KD).numpy()
+    label_N = clusters.labels(shard, scan, limit, centroids_KD).numpy()
     number_N = seeds.uniform(stream, shard.hashes[rows])
     inside = np.flatnonzero(np.isin(label_N, batch) & (number_N > above_K[label_N]))
     part = Members(label_N[inside], number_N[inside], shard.ids[rows[inside]], units_ND[torch.from_numpy(inside)])

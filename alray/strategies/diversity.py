@@ -61,6 +61,22 @@ class MostTypical(Diversity):
 
 
 @dataclass(frozen=True)
+class RoundRobin(Diversity):
+    """In turns, a random row of each cluster of the pool, the cluster with the fewest candidates first.
+
+    Average linkage into `clusters`, or up to a mean `distance`, of the pool's rows or of `micro` k-means clusters.
+    """
+
+    clusters: int = 500
+    distance: float | None = None
+    micro: int = 2000
+
+    @property
+    def exact(self) -> bool:
+        return True
+
+
+@dataclass(frozen=True)
 class KCentre(Diversity):
     """Greedy k-centre: each pick is the row farthest from all picks before it, and from the labelled rows.
 
