@@ -147,8 +147,7 @@ class _Round:
         self.report: dict[str, Any] = {"strategy": strategy.name, "budget": given.budget, "seconds": self.seconds}
         with self._stage("prepare"), one_thread():
             check_needs(strategy, given)
-            check_space(strategy, given.head.kind if given.head else "linear", config)
-            given = with_losses(self._with_sample(given, excluded), strategy, pool.runtime)
+            given = with_losses(replace(self._with_sample(given, excluded), space=config.space), strategy, pool.runtime)
             self.given = given = with_hidden(given)
             self.scan = Scan(
                 token=uuid.uuid4().hex,
@@ -281,13 +280,4 @@ def check_needs(strategy: Strategy, given: Given) -> None:
         raise StrategyError(
             f"`{strategy.name}` with these settings needs a backbone and pictures; a pool of features cannot meet that."
             " Run a campaign on a pool of pictures, or choose settings of the strategy that look at features alone."
-        )
-
-
-def check_space(strategy: Strategy, head: str, config: SelectionConfig) -> None:
-    """Refuse to mix features below a head of the kind `head` that is not affine in them."""
-    if config.space == "features" and head != "linear" and "hidden" in strategy.wants:
-        raise StrategyError(
-            f"`{strategy.name}` mixes rows where the head is affine; `selection.space` is features, and on these the "
-            f"{head} head is not. Set `selection.space` to activations, or `head.kind` to linear."
         )

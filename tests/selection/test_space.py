@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 import alray.selection as selection
-from alray.errors import StrategyError
 from alray.features import from_pool
 from alray.models.head import Head
 from alray.pool import Pool
@@ -95,15 +94,17 @@ def test_shuffled_shards_give_the_same_picks_by_features(spots: tuple[str, dict[
     assert len(digests) == 1
 
 
-def test_mixing_features_below_an_mlp_head_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("alpha", ["closed_form", "random", "learned"])
+def test_features_below_an_mlp_head_are_mixed_there(tmp_path: Path, alpha: str) -> None:
     path, _, names, labels = builders.features_pool(tmp_path)
     known = dict(zip(names[:40], labels[:40], strict=True))
-    given: dict[str, Any] = {"labels": known, "head_config": HeadConfig(kind="mlp", hidden=8, epochs=3)}
-    assert len(selection.select("alfa_mix", path, budget=5, **given).picks) == 5
-    said = r"`alfa_mix` mixes rows where the head is affine; .* the mlp head is not\. Set `selection\.space`"
-    with pytest.raises(StrategyError, match=said):
-        selection.select("alfa_mix", path, budget=5, space="features", **given)
-    assert len(selection.select("margin", path, budget=5, space="features", **given).picks) == 5
+    given: dict[str, Any] = {"labels": known, "head_config": HeadConfig(kind="mlp", hidden=8, epochs=3), "budget": 5}
+    strategy = {"name": "alfa_mix", "alpha": alpha, "cap_step": 0.1}
+    found = {space: selection.select(strategy, path, space=space, **given) for space in ("activations", "features")}
+    assert [len(one.picks) for one in found.values()] == [5, 5]
+    caps = -found["features"].picks.scores[np.array(found["features"].picks.reasons) == "strategy"] / 0.1
+    assert len(caps) and np.abs(caps - caps.round()).max() < 1e-5  # caps that were tried
+    assert found["features"].picks.digest() != found["activations"].picks.digest()
 
 
 def test_points_are_of_the_space_and_of_its_size() -> None:
