@@ -8,7 +8,7 @@ row at a cap the one with the least ‖α‖ is kept. Each row draws from a sequ
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -103,26 +103,34 @@ class Weighted:
 
 
 def learned(z_ND: Tensor, d_ND: Tensor, label_N: Tensor, alpha_ND: Tensor, cap: float, net: Net, how: Steps) -> Trial:
-    """Return the flip with the least ‖α‖ among those met while α is learned; ∞ and the last mixture where none is.
+    """Return each row's flip with the least ‖α‖ among those met while α is learned; key ∞ where there is none."""
+    key_N, kept_NC = torch.full_like(z_ND[:, 0], math.inf), torch.zeros(0)
+    for weights_ND, logits_NC in tries(z_ND, d_ND, label_N, alpha_ND, cap, net, how):
+        norm_N = torch.linalg.vector_norm(weights_ND, dim=1)
+        better_N = (logits_NC.argmax(dim=1) != label_N) & (norm_N < key_N)
+        kept_NC = torch.where(better_N[:, None], logits_NC, kept_NC) if len(kept_NC) else logits_NC
+        key_N = torch.where(better_N, norm_N, key_N)
+    return Trial(kept_NC, key_N)
 
-    The step after the last try would never be tried, so it is not taken (nor does the official code look at it).
+
+def tries(
+    z_ND: Tensor, d_ND: Tensor, label_N: Tensor, alpha_ND: Tensor, cap: float, net: Net, how: Steps
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the weights that are tried, [N, D] in [1e-8, cap], and the logits [N, C] of their mixtures z + α ⊙ d.
+
+    The step after the last try would never be tried, so it is not taken.
     """
     adam = Adam(alpha_ND)
-    key_N = torch.full_like(z_ND[:, 0], math.inf)
-    kept_NC = torch.empty(0)
     for step in range(how.steps):
         pre_NH = net.below(z_ND + alpha_ND * d_ND)
         logits_NC = net.above(pre_NH)
-        norm_N = torch.linalg.vector_norm(alpha_ND, dim=1)
-        better_N = (logits_NC.argmax(dim=1) != label_N) & (norm_N < key_N)
-        kept_NC = torch.where(better_N[:, None] | key_N.isinf()[:, None], logits_NC, kept_NC if step else logits_NC)
-        key_N = torch.where(better_N, norm_N, key_N)
+        yield alpha_ND, logits_NC
         if step + 1 < how.steps:
             slope_ND = net.pull(residual(logits_NC, label_N), pre_NH) * d_ND
-            gradient_ND = how.l2 * (alpha_ND / norm_N[:, None]) - slope_ND
+            norm_N1 = torch.linalg.vector_norm(alpha_ND, dim=1, keepdim=True)
             adam = adam if how.keep else Adam(alpha_ND)
-            alpha_ND = (alpha_ND - adam.step(gradient_ND, how.rate(step))).clamp(LEAST, cap)
-    return Trial(kept_NC, key_N)
+            alpha_ND = alpha_ND - adam.step(how.l2 * (alpha_ND / norm_N1) - slope_ND, how.rate(step))
+            alpha_ND = alpha_ND.clamp(LEAST, cap)
 
 
 def residual(logits_NC: Tensor, label_N: Tensor) -> Tensor:

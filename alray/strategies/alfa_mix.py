@@ -14,12 +14,19 @@ from alray.errors import StrategyError
 from alray.models.head import SHAPES
 from alray.ops import alphas, flips, mixing, probability
 from alray.ops.anchors import class_means
+from alray.ops.kmeans import unit_rows
 from alray.strategies.base import Given, Strategy, as_tensor
-from alray.strategies.diversity import Diversity, Highest, KMeans, Uniform
+from alray.strategies.diversity import Diversity, Highest, KCentre, KMeans, Uniform
 from alray.strategies.shortlist import GrowingCap
 from alray.table import Table
 
-WAYS = {"kmeans": KMeans(), "uniform": Uniform(), "norm": Highest(), "symmetric_kl": Highest()}
+WAYS: dict[str, Diversity] = {
+    "kmeans": KMeans(),
+    "kcenter": KCentre(),
+    "uniform": Uniform(),
+    "norm": Highest(),  # the least ‖α‖
+    "symmetric_kl": Highest(),  # of a row's prediction and its mixture's
+}
 
 
 class AlfaMix(Strategy):
@@ -49,7 +56,7 @@ class AlfaMix(Strategy):
     alpha_lr: float = Field(0.1, gt=0)  # learned: in the first two thirds of the steps; a tenth of it after
     alpha_l2: float = Field(0.01, ge=0)  # learned: weight of ‖α‖ beside the cross-entropy
     keep_optimizer: bool = False  # learned: Adam as published; the official code makes it anew for each step
-    diversify: Literal["kmeans", "uniform", "norm", "symmetric_kl"] = "kmeans"
+    diversify: Literal["kmeans", "kcenter", "uniform", "norm", "symmetric_kl"] = "kmeans"
     shortlist_multiple: float | None = Field(None, gt=1)  # keep the best this many × B candidates; none keeps all
 
     @property
@@ -87,6 +94,8 @@ class AlfaMix(Strategy):
         return WAYS[self.diversify]
 
     def points(self, rows: Table, prepared: dict[str, Any]) -> Tensor | None:
+        if self.diversify == "kcenter":  # as k-means: unit rows
+            return unit_rows(rows["hidden" if affine(prepared) else "features"]).float()
         if self.diversify == "norm":
             return -self._norm(rows, prepared)[:, None]
         if self.diversify == "symmetric_kl":
