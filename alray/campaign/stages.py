@@ -12,6 +12,7 @@ from alray.campaign import alignment, asking, budget, choosing, costs, delivery,
 from alray.campaign.alignment import Case
 from alray.campaign.choosing import Choice
 from alray.campaign.delivery import Model
+from alray.campaign.given import given
 from alray.campaign.ledger import Ledger
 from alray.campaign.material import Material
 from alray.campaign.opening import Opened
@@ -25,7 +26,6 @@ from alray.models import Head
 from alray.selection import Picks
 from alray.strategies import Given
 from alray.training.classifier import HEAD_FILE
-from alray.training.probe import label_numbers
 
 log = logging.getLogger(__name__)
 
@@ -178,20 +178,10 @@ class Stages:
 
     def _given(self, round: Round, wanted: int) -> Given:
         """Return what the strategy may look at: the labelled rows and the head of the round before."""
-        fixed: dict[str, Any] = {"budget": wanted, "seed": self.settings.seed, "round": round.number}
         if round.number == 0:
-            return Given(**fixed)
+            return Given(budget=wanted, seed=self.settings.seed, round=0)
         before = Round(self.ledger, round.number - 1)
-        parts, head, scan = self._split(before.labels()), before.head(), self.place.scan
-        labelled = scan.rows(parts.train)
-        return Given(
-            **fixed,
-            head=head,
-            labelled=labelled,
-            label_M=label_numbers([parts.train[i] for i in labelled.ids], head.classes),
-            holdout=scan.rows(parts.holdout) if parts.holdout else None,
-            backbone=self.settings.features.backbone,
-        )
+        return given(self.place, before, self._split(before.labels()), wanted)
 
     def _own_head(self, round: Round) -> Head:
         self.place.note_backbone()

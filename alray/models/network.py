@@ -23,13 +23,13 @@ from alray.ops.affine import affine
 class Network:
     """A backbone, the seed of its weights `none`, and the head on its features.
 
-    With a `fingerprint`, a worker refuses a backbone that is another one there.
+    It was trained by Σ wᵢ·CEᵢ + ½·l2·‖weights‖², biases and norms free; or its head was, and the backbone is frozen.
     """
 
     backbone: BackboneConfig
     head: Head
     seed: int = 0
-    fingerprint: str | None = None
+    l2: float = 0.0
 
     @functools.cached_property
     def key(self) -> tuple[BackboneConfig, int, str]:
@@ -83,12 +83,6 @@ def _layer(head: Head, weight: str, bias: str) -> nn.Linear:
 @functools.lru_cache(maxsize=1)
 def _loaded(network: Network) -> Whole:
     body = backbones.load(network.backbone, network.seed)
-    if network.fingerprint is not None and body.fingerprint != network.fingerprint:
-        raise ModelError(
-            f"`backbone` {network.backbone.backbone!r} with `weights` {network.backbone.weights!r} is not the one that "
-            f"the features are of: its fingerprint is {body.fingerprint[:12]}, theirs {network.fingerprint[:12]}. Put "
-            "the same weights on every machine, or compute the features again."
-        )
     if body.dim != network.head.dim:
         raise ModelError(
             f"{network.head.source} takes features of size {network.head.dim}; `backbone` {network.backbone.backbone} "

@@ -6,8 +6,9 @@ bits again. What a scan computed stays in the shard's memory under the scan's to
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -19,8 +20,10 @@ from alray import seeds
 from alray.errors import RuntimeFailure
 from alray.features import FeatureShard
 from alray.models.head import Head
+from alray.models.network import Network
 from alray.ops.affine import affine
 from alray.ops.kmeans import CHUNK
+from alray.selection import pictures
 from alray.strategies import Strategy
 from alray.table import Ids, Table
 
@@ -63,9 +66,21 @@ class Exclusion:
         return hit_N if self.within is None else hit_N | ~self.within.mask(shard)
 
 
+class Gate(ABC):
+    """Rows that may not be picked any more in one pass of a selection."""
+
+    @abstractmethod
+    def mask(self, shard: Resident, scan: Scan) -> npt.NDArray[np.bool_]:
+        """Return which of the shard's rows are shut out, [N]."""
+
+
 @dataclass(frozen=True)
 class Scan:
-    """All that one selection needs on every shard. Small: it is sent with each call."""
+    """All that one selection needs on every shard. Small: it is sent with each call.
+
+    A selection that chooses in several passes, each with a `gate` of its own, gives each a token of its own, so that
+    nothing is remembered from one to the next but what `round` marks: the scores.
+    """
 
     token: str
     version: str
@@ -74,6 +89,17 @@ class Scan:
     head: Head | None
     excluded: Exclusion
     space: Space = "activations"
+    gate: Gate | None = None
+    network: Network | None = None
+
+    @property
+    def round(self) -> str:
+        """What the tokens of all passes of one selection begin with."""
+        return self.token.partition("/")[0]
+
+    def behind(self, gate: Gate, number: int) -> Scan:
+        """Return the scan of a further pass, numbered from 1, whose gate takes the place of the one before."""
+        return replace(self, token=f"{self.round}/{number}", gate=gate)
 
     def points(self, features_ND: Tensor) -> Tensor:
         """Return what diversity is measured on, fp32 [N, H] or [N, D], for fp32 features."""
@@ -93,7 +119,7 @@ class Resident:
         self.features_ND = rows.features_ND
         self.hashes = seeds.hash_ids(rows.ids)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self._token, self._memo = "", dict[tuple[Any, ...], Any]()
+        self._memo = dict[str, dict[tuple[Any, ...], Any]]()
 
     def chunks(self) -> Iterator[tuple[slice, Tensor]]:
         """Yield (rows, fp32 features) of each fixed chunk: the unit of every computation, so replays agree in bits."""
@@ -102,26 +128,31 @@ class Resident:
             yield rows, torch.from_numpy(self.features_ND[rows].astype(np.float32)).to(self.device)
 
     def remember(self, token: str, key: tuple[Any, ...], compute: Callable[[], T]) -> T:
-        """Return the value under `key` of the scan with this token, computed once.
+        """Return the value under `key` of the scan with this token, computed once; `Scan.round` is a token too.
 
         What an earlier scan left is forgotten: unit rows of a shortlist can be as large as the features themselves.
         """
-        if token != self._token:
-            self._token, self._memo = token, {}
-        if key not in self._memo:
-            self._memo[key] = compute()
-        value: T = self._memo[key]
+        if token not in self._memo:
+            root = token.partition("/")[0]
+            self._memo = {root: self._memo.get(root, {})} | ({} if token == root else {token: {}})
+        memo = self._memo[token]
+        if key not in memo:
+            memo[key] = compute()
+        value: T = memo[key]
         return value
 
 
 def scores(shard: Resident, scan: Scan) -> npt.NDArray[np.float32]:
     """Return the score of every row, [N]; NaN marks rows that may not be picked."""
-    return _scored(shard, scan)[0]
+    scores_N, gate = _scored(shard, scan)[0], scan.gate
+    if gate is None:
+        return scores_N
+    return shard.remember(scan.token, ("open",), lambda: np.where(gate.mask(shard, scan), np.float32(np.nan), scores_N))
 
 
 def _scored(shard: Resident, scan: Scan) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
     """Return the scores, and the rows that could be read and picked but for a score that is not a number."""
-    return shard.remember(scan.token, ("scores",), lambda: _score(shard, scan))
+    return shard.remember(scan.round, ("scores",), lambda: _score(shard, scan))
 
 
 def _score(shard: Resident, scan: Scan) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
@@ -130,14 +161,25 @@ def _score(shard: Resident, scan: Scan) -> tuple[npt.NDArray[np.float32], npt.ND
             f"Shard {shard.spec.number} holds features of version {shard.spec.version}, the scan is of {scan.version}. "
             "Two versions were mixed; run `alray features` and select again."
         )
-    out_N = np.empty(len(shard.ids), dtype=np.float32)
-    for rows, features_ND in shard.chunks():
-        table = Table(shard.ids[rows], columns(scan, features_ND, shard.hashes[rows]))
-        out_N[rows] = scan.strategy.score(table, scan.prepared).cpu().numpy()
+    out_N = np.full(len(shard.ids), np.nan, dtype=np.float32)
     closed_N = scan.excluded.mask(shard) | ~shard.ok_N
+    for rows, table in _tables(shard, scan, closed_N):
+        out_N[rows] = scan.strategy.score(table, scan.prepared).cpu().numpy()
     unscored = np.flatnonzero(np.isnan(out_N) & ~closed_N)
     out_N[closed_N] = np.nan
     return out_N, unscored
+
+
+def _tables(
+    shard: Resident, scan: Scan, closed_N: npt.NDArray[np.bool_]
+) -> Iterator[tuple[slice | npt.NDArray[np.int64], Table]]:
+    """Yield rows and what the strategy needs of them: of each chunk, or the pictures of those that may be picked."""
+    if pictures.NEED in scan.strategy.wants:
+        assert scan.network is not None
+        yield from pictures.tables(shard, scan.network, np.flatnonzero(~closed_N))
+        return
+    for rows, features_ND in shard.chunks():
+        yield rows, Table(shard.ids[rows], columns(scan, features_ND, shard.hashes[rows]))
 
 
 def columns(scan: Scan, features_ND: Tensor, hashes_N: seeds.Hashes) -> dict[str, Tensor]:
@@ -170,7 +212,8 @@ def bad_rows(shard: Resident) -> BadRows:
 
 def unscored_rows(shard: Resident, scan: Scan) -> BadRows:
     """Return the rows that could be read, but whose score is not a number."""
-    why = f"score: `{scan.strategy.name}` gives it no number (an overflow in the head?)"
+    guess = "a picture that is gone?" if pictures.NEED in scan.strategy.wants else "an overflow in the head?"
+    why = f"score: `{scan.strategy.name}` gives it no number ({guess})"
     return [(str(shard.ids[row]), shard.spec.number, int(row), why) for row in _scored(shard, scan)[1]]
 
 

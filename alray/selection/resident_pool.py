@@ -24,7 +24,7 @@ from alray.features import FeatureSet
 from alray.ops.moments import Coordinates, Moments
 from alray.pool.quarantine import Quarantine, Unreadable
 from alray.runtime import Runtime, one_thread
-from alray.selection import at_random, shortlisted, statistics
+from alray.selection import at_random, pictures, shortlisted, statistics
 from alray.selection.candidates import Candidates, Chosen
 from alray.selection.diversify import diversify
 from alray.selection.losses import with_losses
@@ -64,6 +64,7 @@ class ResidentPool:
         self.numbers = [shard.number for shard in features.shards]
         self.held = runtime.hold(Resident, features.shards, stage="scan")
         self._coordinates: Coordinates | None = None
+        self.kept: dict[Any, Any] = {}  # by ways of selection, from round to round
 
     def __enter__(self) -> Self:
         return self
@@ -146,25 +147,36 @@ class _Round:
         self.seconds: dict[str, float] = {}
         self.report: dict[str, Any] = {"strategy": strategy.name, "budget": given.budget, "seconds": self.seconds}
         with self._stage("prepare"), one_thread():
-            check_needs(strategy, given)
+            check_needs(strategy, given, pool.features)
             given = with_losses(replace(self._with_sample(given, excluded), space=config.space), strategy, pool.runtime)
             self.given = given = with_hidden(given)
             self.scan = Scan(
                 token=uuid.uuid4().hex,
                 version=pool.features.version,
                 strategy=strategy,
-                prepared=strategy.prepare(given),
+                prepared=self._prepared(given),
                 head=given.head,
                 excluded=excluded,
                 space=config.space,
+                network=given.network,
             )
+
+    def _prepared(self, given: Given) -> dict[str, Any]:
+        """Return what the strategy makes of `given`: here, or on a worker when a network has to be run for it."""
+        if pictures.NEED not in self.strategy.wants:
+            return self.strategy.prepare(given)
+        seen = pictures.beside(given, self.pool.held)
+        found: dict[str, Any] = self.pool.runtime.call(_prepare, self.strategy, seen, stage="prepare")
+        return found
 
     def _with_sample(self, given: Given, excluded: Exclusion) -> Given:
         """Return `given` with as many rows drawn from the pool as the strategy asks to see while it prepares."""
         count = self.strategy.sample(given.budget)
         if not count:
             return given
-        return replace(given, sample=at_random.sample(self.pool.held, excluded, count, given.seed, given.round))
+        sample = at_random.sample(self.pool.held, excluded, count, given.seed, given.round)
+        self.report["sample"] = len(sample)
+        return replace(given, sample=sample)
 
     def run(self, reason: Reason) -> Selection:
         if self.budget < 1:
@@ -240,6 +252,7 @@ class _Round:
             diversity=self.strategy.diversity,
             regime=self.config.regime,
             report=self.report,
+            kept=pool.kept,
         )
         self.report |= {"diversity": self.strategy.diversity.name, "space": self.config.space}
         return diversify(found)
@@ -259,6 +272,10 @@ def _gathered(parts: list[BadRows]) -> Quarantine:
     return Quarantine(Unreadable(*row) for rows in parts for row in rows)
 
 
+def _prepare(strategy: Strategy, given: Given) -> dict[str, Any]:
+    return strategy.prepare(given)
+
+
 def with_hidden(given: Given) -> Given:
     """Return `given` with the hidden activations of its rows beside their features."""
     head = given.head
@@ -269,15 +286,12 @@ def with_hidden(given: Given) -> Given:
     return replace(given, **wide)
 
 
-def check_needs(strategy: Strategy, given: Given) -> None:
+def check_needs(strategy: Strategy, given: Given, features: FeatureSet) -> None:
     """Refuse a strategy whose needs are not met, and say what would meet them."""
+    if pictures.NEED in strategy.wants:
+        pictures.check(strategy.name, given.network, features)
     if strategy.wants & HEAD_NEEDS and given.head is None:
         raise StrategyError(
             f"`{strategy.name}` scores rows by a head's predictions, and there is neither a head nor labels to fit one."
             " Give `--labels` or `--head`, or use `random`, which needs none."
-        )
-    if "backbone+images" in strategy.wants and given.network is None:
-        raise StrategyError(
-            f"`{strategy.name}` with these settings needs a backbone and pictures; a pool of features cannot meet that."
-            " Run a campaign on a pool of pictures, or choose settings of the strategy that look at features alone."
         )

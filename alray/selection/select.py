@@ -14,6 +14,7 @@ from alray.config import parse
 from alray.errors import LabelsError, PoolError, StrategyError
 from alray.features import FeatureSet, from_pool
 from alray.labelling import Labels, read_labels
+from alray.models.backbone import BackboneConfig, plain
 from alray.models.head import Head
 from alray.models.network import Network
 from alray.pool import Pool, PoolConfig
@@ -47,12 +48,14 @@ def select(
     classes: Sequence[str] | None = None,
     head_config: HeadConfig | None = None,
     max_quarantine: float | None = None,
+    backbone: BackboneConfig | None = None,
 ) -> Selection:
     """Return the `budget` rows of `pool` to label next: distinct, none labelled, the same on any runtime.
 
     `pool` has features (a path, glob, folder or URI of Parquet files, a `Pool`, or a `FeatureSet`); `labels` is a file
     `id,label` or a mapping. Without a `head`, a linear one is fitted on the labels. `exclude` are more ids not to pick;
-    `space` says whether rows are made diverse by an MLP head's activations or by the features below it.
+    `space` says whether rows are made diverse by an MLP head's activations or by the features below it. Strategies
+    that look at pictures take a `FeatureSet` made of pictures, and the `backbone` that made it.
 
     Raises PoolError, LabelsError, ModelError, StrategyError and QuarantineError for what the caller can put right.
     """
@@ -67,7 +70,7 @@ def select(
         ResidentPool(features, open_one) as resident,
     ):
         resident.quarantine().check(features.rows, share)
-        given = prepare_given(resident, chosen, known, given_head, budget, seed, round, classes, head_config)
+        given = prepare_given(resident, chosen, known, given_head, budget, seed, round, classes, head_config, backbone)
         excluded, config = {*known.paid_ids(), *exclude}, SelectionConfig(regime=regime, space=space)
         return resident.select(chosen, given, excluded=excluded, config=config)
 
@@ -106,14 +109,14 @@ def prepare_given(
     round: int,
     classes: Sequence[str] | None = None,
     head_config: HeadConfig | None = None,
-    network: Network | None = None,
+    backbone: BackboneConfig | None = None,
 ) -> Given:
     """Return what the strategy may look at: labelled rows sorted by id, their classes, and a head if it needs one.
 
-    A share of the labels is kept from the head when the strategy wants a reference set; `network` is there for those
-    that look at pictures.
+    A share of the labels is kept from the head when the strategy wants a reference set; `backbone`, on whose features
+    the head stands, is there for those that look at pictures.
     """
-    fixed: dict[str, Any] = {"budget": budget, "seed": seed, "round": round, "network": network}
+    fixed: dict[str, Any] = {"budget": budget, "seed": seed, "round": round}
     said = labels.mapping()
     rows = pool.rows(said)
     if not said or not strategy.wants & HEAD_NEEDS:
@@ -137,6 +140,7 @@ def prepare_given(
         reference_label_M=label_numbers([said[i] for i in others.ids], others, head) if len(others) else None,
         l2=config.penalty(len(train)),
         weight_M=row_weights(label_M, config.class_weights),
+        network=Network(plain(backbone), head, seed, config.penalty(len(train))) if backbone else None,
         head_config=fitted_by,
     )
 

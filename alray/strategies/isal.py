@@ -180,7 +180,7 @@ def _of_network(known: _Known, curvature: str, damping: float) -> _Problem:
     module = known.network.module(device)
     product = all_weights.CURVATURES[curvature]
     pictures, label_M, weight_M = (x.to(device) for x in (known.labelled["pictures"], known.label_M, known.weight_M))
-    l2_P = known.l2 * all_weights.decayed(all_weights.weights_of(module)).double()
+    l2_P = known.network.l2 * all_weights.decayed(all_weights.weights_of(module)).double()
 
     def times(s_P: Tensor) -> Tensor:
         bent_P = product(module, s_P.float(), pictures, label_M, weight_M)

@@ -14,7 +14,7 @@ N, C = 150, 5
 
 
 def convolutions() -> nn.Module:
-    """Return convolutions, norms, a shortcut of its own, pooling and two layers: pictures [N, 3, 8, 8] to logits [N, 5]."""
+    """Return convolutions, norms, a shortcut of its own, pooling, two layers: [N, 3, 8, 8] to logits [N, 5]."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         body = [nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(inplace=True), nn.MaxPool2d(2), nn.Conv2d(8, 12, 2)]
