@@ -49,6 +49,10 @@ class Uniform(Diversity):
 class Highest(Diversity):
     """The rows of the shortlist for which `Strategy.points`, [N, 1], says the most; ties by id."""
 
+    @property
+    def exact(self) -> bool:
+        return True
+
 
 @dataclass(frozen=True)
 class MostTypical(Diversity):
@@ -58,6 +62,21 @@ class MostTypical(Diversity):
     neighbours: int = 20
     small: int = 5
     most: int = 4000
+
+
+@dataclass(frozen=True)
+class Finetuned(Diversity):
+    """ActiveFT: the rows most similar to centroids that Adam moves over `most` random rows of the pool."""
+
+    temperature: float = 0.07
+    balance: float = 1.0
+    learning_rate: float = 1e-3
+    iterations: int = 100
+    most: int = 20_000
+
+    @property
+    def exact(self) -> bool:
+        return True
 
 
 @dataclass(frozen=True)
