@@ -11,7 +11,7 @@ from torch import Tensor
 
 from alray.ops.disagreement import mismatches
 from alray.strategies.diversity import Diversity, KMeans
-from alray.strategies.dropout import DropoutStrategy
+from alray.strategies.dropout import DropoutStrategy, Where
 from alray.strategies.shortlist import Counts, Cut, Scores, Shortlist
 from alray.table import Table
 
@@ -51,13 +51,13 @@ class DropQuery(DropoutStrategy):
 
     dropout: float = Field(0.75, lt=1)  # share of inputs that a pass leaves out; above 0
     draws: int = Field(3, ge=1, le=1000)  # passes
-    where: Literal["hidden", "features"] = "features"  # what is left out: inputs of the last layer, or of the head
+    where: Where = (
+        "features"  # of what: inputs of the last layer, of the head, or the backbone's layers, at their rates
+    )
     multiple: float = Field(25.0, ge=1)  # lower the threshold while there are fewer candidates than this many × B
 
     def score(self, rows: Table, prepared: dict[str, Any]) -> Tensor:
-        features_ND = rows["features"]
-        whole_NC = prepared["head"].logits(features_ND)
-        return mismatches(whole_NC, self.passes(features_ND, prepared)).float()
+        return mismatches(self.whole(rows, prepared), self.passes(rows, prepared)).float()
 
     def shortlist(self, budget: int) -> Shortlist:
         return Mismatches(self.draws, int(np.ceil(self.multiple * budget)))

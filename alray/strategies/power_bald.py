@@ -36,10 +36,10 @@ class PowerBald(DropoutStrategy, ScoreStrategy):
         return {**super().prepare(given), "stream": seeds.key(given.seed, "power_bald", given.round)}
 
     def score(self, rows: Table, prepared: dict[str, Any]) -> Tensor:
-        passes = self.passes(rows["features"], prepared)
+        passes = self.passes(rows, prepared)
         mi_N = mutual_information(logits_NC.softmax(dim=1) for logits_NC in passes)
-        noise = gumbel.noise(prepared["stream"], rows["hash"].cpu().numpy().view(np.uint64))
-        noise_N = torch.from_numpy(noise).to(mi_N.device)
+        hashes = seeds.hash_ids(rows.ids) if self.where == "backbone" else rows["hash"].cpu().numpy().view(np.uint64)
+        noise_N = torch.from_numpy(gumbel.noise(prepared["stream"], hashes)).to(mi_N.device)
         return torch.where(mi_N > 0, self.beta * mi_N.log() + noise_N, -torch.inf).float()
 
     def shortlist(self, budget: int) -> Shortlist:
