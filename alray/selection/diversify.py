@@ -9,6 +9,7 @@ from alray.selection.at_random import uniform
 from alray.selection.by_kmeans import by_kmeans
 from alray.selection.by_points import by_points
 from alray.selection.candidates import Candidates, Chosen
+from alray.selection.finetuned import finetuned
 from alray.selection.round_robin import round_robin
 from alray.selection.sequential import d_squared, k_centre
 from alray.selection.typical import most_typical
@@ -24,6 +25,7 @@ WAYS: Mapping[type[Diversity], Callable[[Candidates], Chosen]] = MappingProxyTyp
         diversity.Highest: by_points,
         diversity.MostTypical: most_typical,
         diversity.RoundRobin: round_robin,
+        diversity.Finetuned: finetuned,
     }
 )
 """What does each kind of diversity. A way may return fewer rows than the budget: the pipeline fills them up."""

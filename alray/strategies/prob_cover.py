@@ -34,7 +34,7 @@ class ProbCover(SampledStrategy):
 
     name: Literal["prob_cover"] = "prob_cover"
     needs: ClassVar[frozenset[str]] = frozenset({"features", "hash"})
-    exact: ClassVar[bool] = False  # beyond `most` rows it sees a sample
+    exact: ClassVar[bool] = True
     paper: ClassVar[str] = "Yehuda et al., NeurIPS 2022"
     cost: ClassVar[str] = "2·min(N, `most`)²·D"
 
