@@ -53,6 +53,9 @@ def find(model: type[BaseModel], raw: Any, loc: Sequence[int | str]) -> Place:
         elif isinstance(part, int) and (element := _element(annotation)) is not None:
             annotation, metadata, path = element, (), f"{path}[{part}]"
             value = value[part] if isinstance(value, list) and part < len(value) else None
+        elif (value_type := _value(annotation)) is not None:
+            annotation, metadata, path = value_type, (), f"{path}.{part}"
+            value = value.get(part) if isinstance(value, Mapping) else None
         else:
             break
     return Place(path, annotation, metadata, *section_of(annotation, metadata, value))
@@ -80,6 +83,10 @@ def _choices(annotation: Any) -> list[Any]:
 def _element(annotation: Any) -> Any:
     lists = [a for a in _choices(annotation) if typing.get_origin(a) in (list, tuple)]
     return typing.get_args(lists[0])[0] if len(lists) == 1 and len(_choices(annotation)) == 1 else None
+
+
+def _value(annotation: Any) -> Any:
+    return typing.get_args(annotation)[1] if typing.get_origin(annotation) is dict else None
 
 
 def line(error: ErrorDetails, model: type[BaseModel], raw: Any) -> str:
@@ -128,6 +135,7 @@ def _expected(annotation: Any, metadata: Sequence[Any]) -> str:
     for item in metadata:
         if isinstance(item, Choice):
             return item.expected()
+    metadata = [inner for item in metadata for inner in (item, *getattr(item, "metadata", ()))]  # of a Field in a dict
     limits = [text.format(getattr(m, key)) for m in metadata for key, text in _LIMITS.items() if hasattr(m, key)]
     return ", ".join([_type_words(annotation), *limits])
 

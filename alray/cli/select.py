@@ -21,7 +21,7 @@ from alray.strategies import Strategy
 from alray.strategies.registry import StrategyFamily
 from alray.training.probe import HeadConfig
 
-FACTS = ("available", "candidates", "cap", "shortlist", "regime", "filled")
+FACTS = ("available", "candidates", "cap", "shortlist", "regime", "filled", "near_duplicates", "quotas")
 """Parts of a selection's report that are worth a line."""
 
 
@@ -107,6 +107,8 @@ def _selected(settings: SelectSettings, labels: str | None, head: str | None) ->
             max_quarantine=settings.pool.max_quarantine,
             classes=settings.classes,
             head_config=settings.head,
+            min_distance=settings.selection.min_distance,
+            quotas=settings.selection.quotas,
         )
 
 

@@ -20,8 +20,11 @@ from alray.models.network import Network
 from alray.pool import Pool, PoolConfig
 from alray.runtime import Runtime, RuntimeConfig, open_runtime
 from alray.selection import reference
+from alray.selection.quotas import PREDICTED
 from alray.selection.resident import Space
-from alray.selection.resident_pool import ResidentPool, Selection, SelectionConfig
+from alray.selection.resident_pool import ResidentPool
+from alray.selection.settings import SelectionConfig
+from alray.selection.stages import Selection
 from alray.strategies import Given, Strategy, find
 from alray.strategies.base import HEAD_NEEDS
 from alray.table import Table
@@ -49,19 +52,26 @@ def select(
     head_config: HeadConfig | None = None,
     max_quarantine: float | None = None,
     backbone: BackboneConfig | None = None,
+    min_distance: float = 0.0,
+    quotas: Mapping[str, Any] | None = None,
 ) -> Selection:
     """Return the `budget` rows of `pool` to label next: distinct, none labelled, the same on any runtime.
 
     `pool` has features (a path, glob, folder or URI of Parquet files, a `Pool`, or a `FeatureSet`); `labels` is a file
     `id,label` or a mapping. Without a `head`, a linear one is fitted on the labels. `exclude` are more ids not to pick;
     `space` says whether rows are made diverse by an MLP head's activations or by the features below it. Strategies
-    that look at pictures take a `FeatureSet` made of pictures, and the `backbone` that made it.
+    that look at pictures take a `FeatureSet` made of pictures, and the `backbone` that made it. Rows nearer than
+    `min_distance` (cosine) to one that is bought are not picked; `quotas` says how many picks may, or have to, share a
+    value of a column: `{"source": {"at_most": 100, "at_least": {"web": 20}}}`.
 
-    Raises PoolError, LabelsError, ModelError, StrategyError and QuarantineError for what the caller can put right.
+    Raises ConfigError, PoolError, LabelsError, ModelError, StrategyError and QuarantineError: what the caller can mend.
     """
     chosen = find(strategy)
     if budget < 1:
         raise StrategyError(f"The budget is {budget}; expected at least 1 row to pick.")
+    limits = {"min_distance": min_distance, "quotas": quotas or {}}
+    config = parse({"regime": regime, "space": space, **limits}, SelectionConfig, source="The selection")
+    config.check(budget)
     known = as_labels(labels)
     features, share = open_features(pool, max_quarantine)
     given_head = Head.load(head, classes) if isinstance(head, str) else head
@@ -70,9 +80,9 @@ def select(
         ResidentPool(features, open_one) as resident,
     ):
         resident.quarantine().check(features.rows, share)
-        given = prepare_given(resident, chosen, known, given_head, budget, seed, round, classes, head_config, backbone)
-        excluded, config = {*known.paid_ids(), *exclude}, SelectionConfig(regime=regime, space=space)
-        return resident.select(chosen, given, excluded=excluded, config=config)
+        fixed = (budget, seed, round, classes, head_config, backbone, PREDICTED in config.quotas)
+        given = prepare_given(resident, chosen, known, given_head, *fixed)
+        return resident.select(chosen, given, excluded={*known.paid_ids(), *exclude}, config=config)
 
 
 def as_labels(labels: LabelsLike | None) -> Labels:
@@ -110,16 +120,17 @@ def prepare_given(
     classes: Sequence[str] | None = None,
     head_config: HeadConfig | None = None,
     backbone: BackboneConfig | None = None,
+    predicts: bool = False,
 ) -> Given:
     """Return what the strategy may look at: labelled rows sorted by id, their classes, and a head if it needs one.
 
     A share of the labels is kept from the head when the strategy wants a reference set; `backbone`, on whose features
-    the head stands, is there for those that look at pictures.
+    the head stands, is there for those that look at pictures. With `predicts` there is a head for any strategy.
     """
     fixed: dict[str, Any] = {"budget": budget, "seed": seed, "round": round}
     said = labels.mapping()
     rows = pool.rows(said)
-    if not said or not strategy.wants & HEAD_NEEDS:
+    if not said or not (strategy.wants & HEAD_NEEDS or predicts):
         return Given(**fixed, head=head, labelled=rows if said else None)
     config, back_M = head_config or HeadConfig(), reference.kept_back(rows.ids, seed, strategy.reference())
     train, others = rows.take(np.flatnonzero(~back_M)), rows.take(np.flatnonzero(back_M))

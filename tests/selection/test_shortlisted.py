@@ -12,7 +12,7 @@ import pytest
 from alray.selection import shortlisted
 from alray.table import as_ids
 
-SCAN = SimpleNamespace(token="t")
+SCAN = SimpleNamespace(token="t", round="t", gate=None)
 
 
 class Shard:
