@@ -1,0 +1,151 @@
+"""CoreSet, CDAL, BADGE and k-means++ as strategies: what they measure, what they ask for, how their picks are scored."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import builders
+import numpy as np
+import pytest
+import torch
+
+import alray.selection as selection
+from alray.errors import StrategyError
+from alray.models.head import Head
+from alray.runtime import Runtime
+from alray.strategies import find
+from alray.strategies.diversity import DSquared, KCentre
+from alray.table import Table
+from alray.training import HeadConfig
+
+NAMES = ["coreset", "cdal", "badge", "kmeans_pp"]
+
+
+@pytest.fixture
+def pool(tmp_path: Path) -> tuple[str, np.ndarray, list[str], dict[str, str]]:
+    path, matrix, names, labels = builders.features_pool(tmp_path, files=(120, 80), dim=6)
+    return path, matrix.astype(np.float64), names, dict(zip(names[:30], labels[:30], strict=True))
+
+
+def test_coreset_is_plain_greedy(pool: tuple[str, np.ndarray, list[str], dict[str, str]]) -> None:
+    path, x, names, labels = pool
+    found = selection.select("coreset", path, budget=60, labels=labels)
+    nearest, wanted, lengths = ((x[:, None] - x[:30]) ** 2).sum(axis=2).min(axis=1), [], []
+    for _ in range(60):
+        at = int(nearest.argmax())
+        wanted.append(names[at])
+        lengths.append(nearest[at] ** 0.5)
+        nearest = np.minimum(nearest, ((x - x[at]) ** 2).sum(axis=1))
+    assert found.picks.ids.tolist() == wanted and set(found.picks.reasons) == {"strategy"}
+    np.testing.assert_allclose(found.picks.scores, lengths, rtol=1e-6)
+    assert found.report["diversity"] == "kcentre" and found.report["radius"] == pytest.approx(nearest.max() ** 0.5)
+
+
+def test_coreset_below_an_mlp_head_measures_where_it_is_told(
+    pool: tuple[str, np.ndarray, list[str], dict[str, str]],
+) -> None:
+    path, _, _, labels = pool
+    arrays = {"hidden_weight": np.eye(6)[:2], "hidden_bias": np.zeros(2), "weight": np.eye(2), "bias": np.zeros(2)}
+    mlp = Head("mlp", ("class-0", "class-1"), arrays)
+    kept = {i: label for i, label in labels.items() if label in mlp.classes}
+    radius = [
+        selection.select("coreset", path, budget=20, labels=kept, head=mlp, space=space).report["radius"]  # type: ignore[arg-type]
+        for space in ("activations", "features")
+    ]
+    assert radius[0] < radius[1]
+
+
+def test_cdal_takes_probabilities_once_or_twice() -> None:
+    rows = Table(["a", "b"], {"probs": torch.tensor([[0.9, 0.1], [0.2, 0.8]])})
+    assert torch.equal(find("cdal").points(rows, {}), rows["probs"])
+    twice = find({"name": "cdal", "double_softmax": True}).points(rows, {})
+    torch.testing.assert_close(twice, rows["probs"].softmax(dim=1))
+
+
+def test_badge_points_are_residuals_and_activations() -> None:
+    rows = Table(["a"], {"probs": torch.tensor([[0.75, 0.25]]), "hidden": torch.tensor([[3.0, 4.0, 5.0]])})
+    points = find("badge").points(rows, {})
+    assert torch.equal(points, torch.tensor([[-0.25, 0.25, 3, 4, 5]]))
+
+
+def test_badge_starts_with_the_longest_gradient_or_at_random(
+    pool: tuple[str, np.ndarray, list[str], dict[str, str]],
+) -> None:
+    path, x, names, labels = pool
+    head = Head.linear(np.random.default_rng(0).normal(size=(4, 6)), np.zeros(4), sorted(set(labels.values())))
+    probs = head.logits(torch.from_numpy(x).float()).softmax(dim=1).double().numpy()
+    residual = probs - np.eye(4)[probs.argmax(axis=1)]
+    length = np.linalg.norm(residual, axis=1) * np.linalg.norm(x, axis=1)
+    for seed in (0, 1):
+        found = selection.select("badge", path, budget=20, labels=labels, head=head, seed=seed)
+        assert found.picks.ids[0] == names[30 + int(length[30:].argmax())]
+        assert found.picks.scores.tolist() == list(range(20, 0, -1))
+    first = {
+        selection.select(
+            {"name": "badge", "first": "uniform"}, path, budget=2, labels=labels, head=head, seed=s
+        ).picks.ids[0]
+        for s in range(6)
+    }
+    assert len(first) > 1
+
+
+def test_kmeans_pp_measures_directions() -> None:
+    rows = Table(["a", "b"], {"features": torch.tensor([[3.0, 4.0], [0.0, 0.0]])})
+    points = find("kmeans_pp").points(rows, {})
+    torch.testing.assert_close(points, torch.tensor([[0.6, 0.8], [0.0, 0.0]]), rtol=1e-3, atol=0)
+
+
+def test_rows_whose_points_are_no_numbers_have_no_score() -> None:
+    rows = Table(
+        ["a", "b"], {"features": torch.tensor([[1.0], [torch.inf]]), "probs": torch.tensor([[1.0], [torch.nan]])}
+    )
+    for name in ("coreset", "cdal"):
+        score = find(name).score(rows, {})
+        assert score[0] == 0 and score[1].isnan()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_settings_reach_the_diversity(name: str) -> None:
+    assert find(name).diversity.exact and not find({"name": name, "rounds": "two_round"}).diversity.exact
+    with pytest.raises(StrategyError, match=r"rounds"):
+        find({"name": name, "rounds": "three"})
+
+
+def test_what_each_asks_for() -> None:
+    assert find("coreset").diversity == KCentre()
+    assert find("cdal").diversity == KCentre("symmetric_kl")
+    assert find("badge").diversity == DSquared("gradient", from_labelled=False, first="norm")
+    assert find("kmeans_pp").diversity == DSquared()
+
+
+@pytest.mark.parametrize("name", ["cdal", "badge"])
+def test_a_head_is_enough_without_labels(name: str, pool: tuple[str, np.ndarray, list[str], dict[str, str]]) -> None:
+    head = Head.linear(np.eye(4, 6), np.zeros(4), list("abcd"))
+    found = selection.select(name, pool[0], budget=15, head=head).picks
+    assert len(set(found.ids)) == 15 and set(found.reasons) == {"strategy"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_mlp_head(name: str, pool: tuple[str, np.ndarray, list[str], dict[str, str]]) -> None:
+    given = {"labels": pool[3], "head_config": HeadConfig(kind="mlp", hidden=8, epochs=2)}
+    assert len(selection.select(name, pool[0], budget=15, **given).picks) == 15  # type: ignore[arg-type]
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("rounds", ["exact", "two_round"])
+def test_ray_with_1_2_and_4_workers_picks_what_this_process_picks(
+    rounds: str, pool: tuple[str, np.ndarray, list[str], dict[str, str]], ray_runtime: Runtime
+) -> None:
+    from alray.pool import Pool
+    from alray.runtime import RuntimeConfig
+    from alray.runtime.ray import RayRuntime
+
+    opened = Pool.open(pool[0], rows_per_shard=16)
+    for name in NAMES:
+        way = {"name": name, "rounds": rounds}
+        here = selection.select(way, opened, budget=40, labels=pool[3]).picks
+        for workers in (1, 2, 4):
+            there = selection.select(
+                way, opened, budget=40, labels=pool[3], runtime=RayRuntime(RuntimeConfig(workers=workers))
+            ).picks
+            assert there.digest() == here.digest() and np.array_equal(there.scores, here.scores)
