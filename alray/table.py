@@ -51,6 +51,10 @@ class Table:
         """Return this table with more columns, or others in their place."""
         return Table(self.ids, {**self.columns, **columns})
 
+    def only(self, *names: str) -> Table:
+        """Return this table with the named columns alone."""
+        return Table(self.ids, {name: self.columns[name] for name in names})
+
     @staticmethod
     def concat(tables: Sequence[Table]) -> Table:
         """Return the rows of `tables` one after the other; all must have the same columns."""

@@ -43,6 +43,11 @@ def test_with_columns_leaves_the_table_it_came_from_alone() -> None:
         before.with_columns(z=torch.zeros(4))
 
 
+def test_only_keeps_the_named_columns() -> None:
+    found = table().only("y")
+    assert set(found.columns) == {"y"} and found.ids.tolist() == table().ids.tolist()
+
+
 def test_concat_puts_tables_one_after_the_other() -> None:
     found = Table.concat([table(2), table(3, start=2), table(0)])
     assert found.ids.tolist() == ["r0", "r1", "r2", "r3", "r4"] and found["x"].tolist() == [0, 1, 2, 3, 4]

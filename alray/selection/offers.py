@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,7 +21,7 @@ from alray.selection.shortlisted import Limit
 from alray.strategies import Given
 from alray.strategies.diversity import Nothing
 from alray.strategies.shortlist import Cut
-from alray.table import Ids, as_ids
+from alray.table import Ids, Table, as_ids
 
 log = logging.getLogger(__name__)
 
@@ -53,9 +53,13 @@ class Offers:
     given: Given
     report: dict[str, Any]
     kept: dict[Any, Any]  # by ways of selection, from round to round
+    rows: Callable[[Collection[str]], Table]  # of the pool, by id
 
-    def choose(self, scan: Scan, count: int) -> Chosen:
-        """Return at most `count` rows as the strategy chooses them: its shortlist, diverse where that is longer."""
+    def choose(self, scan: Scan, count: int, taken: Collection[str] = ()) -> Chosen:
+        """Return at most `count` rows as the strategy chooses them: its shortlist, diverse where that is longer.
+
+        Ways that keep picks apart from labelled rows keep them apart from rows `taken` before, too.
+        """
         cut = self._cut(scan, count)
         if cut.best is not None:
             return self._ranked(scan, cut.best, cut.above)
@@ -65,7 +69,7 @@ class Offers:
         if candidates <= count or isinstance(scan.strategy.diversity, Nothing):
             return self._ranked(scan, min(candidates, count), cut.above)
         with timed(self.report, "diversify"):
-            return self._diversify(scan, limit, candidates, count)
+            return self._diversify(scan, limit, candidates, self._beside(taken, count))
 
     def best(self, scan: Scan, count: int) -> Chosen:
         """Return the best `count` rows of the strategy's shortlist by (score, id), best first."""
@@ -102,7 +106,18 @@ class Offers:
             scores, ids = self.held.reduce(shortlisted.best, merge, scan, count, above)
         return ids, scores
 
-    def _diversify(self, scan: Scan, limit: Limit, candidates: int, count: int) -> Chosen:
+    def _beside(self, taken: Collection[str], count: int) -> Given:
+        """Return what a way may look at: `count` is its budget, rows `taken` before stand with the labelled ones."""
+        given = replace(self.given, budget=count)
+        if not taken:
+            return given
+        rows = self.rows(taken)
+        if given.head is not None:
+            rows = rows.with_columns(hidden=given.head.hidden(rows["features"]))
+        known = [] if given.labelled is None else [given.labelled.only(*rows.columns)]
+        return replace(given, labelled=Table.concat([*known, rows]), label_M=None)
+
+    def _diversify(self, scan: Scan, limit: Limit, candidates: int, given: Given) -> Chosen:
         noted: dict[str, Any] = {}
         found = Candidates(
             held=self.held,
@@ -112,7 +127,7 @@ class Offers:
             scan=scan,
             limit=limit,
             count=candidates,
-            given=replace(self.given, budget=count),
+            given=given,
             diversity=scan.strategy.diversity,
             regime=self.regime,
             report=noted,

@@ -71,7 +71,15 @@ class Stages:
             )
         self.given, self.scan = given, scan
         self.offers = Offers(
-            pool.held, pool.runtime, pool.numbers, pool.features.dim, config.regime, given, self.report, pool.kept
+            pool.held,
+            pool.runtime,
+            pool.numbers,
+            pool.features.dim,
+            config.regime,
+            given,
+            self.report,
+            pool.kept,
+            pool.rows,
         )
 
     def _prepared(self, strategy: Strategy, given: Given) -> dict[str, Any]:

@@ -79,7 +79,7 @@ class UnderRules:
         """Return at most `budget` rows, marked with `reason` or as filled up."""
         for minimums in (True, False):
             if not isinstance(self.scan.strategy.diversity, Nothing):
-                self._take(self.offers.choose, reason, minimums, DIVERSE_PASSES)
+                self._take(self._chosen, reason, minimums, DIVERSE_PASSES)
             self._take(self.offers.best, reason, minimums)
             self._take(self.offers.fill, "fill", minimums)
         return self.taken
@@ -96,6 +96,11 @@ class UnderRules:
                 return
             for row in self._allowed(ids, minimums):
                 self.taken.append((ids[row], float(scores[row]), reason))
+
+    def _chosen(self, scan: Scan, count: int) -> Chosen:
+        ids, scores = self.offers.choose(scan, count, [row[0] for row in self.taken])
+        order = np.lexsort((ids.astype(str), -scores))
+        return ids[order], scores[order]
 
     def _missing(self, minimums: bool) -> int:
         left = self.budget - len(self.taken)

@@ -139,6 +139,18 @@ def test_diverse_strategies_keep_to_them(strategy: str, world: World) -> None:
     assert max(Counter(value["video"][i] for i in found.picks.ids).values()) == 1
 
 
+@pytest.mark.parametrize("name", ["coreset", "kmeans_pp"])
+def test_rows_that_fill_a_minimum_are_kept_apart_from(name: str, tmp_path: Path) -> None:
+    """The one row of `b` has to be there; twenty rows of `a` lie at its side, and one lies far off."""
+    matrix_ND = np.array([[1.0, 0]] + [[1.0, 0.001 * n] for n in range(1, 21)] + [[0, 1.0]], dtype=np.float16)
+    names = builders.ids(22)
+    columns = {"id": names, "features": builders.vectors(matrix_ND), "source": ["b"] + ["a"] * 21}
+    path = builders.parquet(tmp_path / "pool.parquet", columns)
+    for seed in range(3):
+        found = select(name, path, budget=2, seed=seed, quotas={"source": {"at_least": {"b": 1}}})
+        assert set(found.picks.ids) == {names[0], names[21]}
+
+
 def test_what_is_filled_keeps_to_them(world: World) -> None:
     """ALFA-Mix has few candidates at so small a cap; the rest is drawn, and not from the web."""
     labels = {i: world.columns["predicted_class"][n] for n, i in enumerate(world.names) if n % 6 == 0}

@@ -16,7 +16,7 @@ from alray.models.head import Head
 from alray.runtime import LocalRuntime
 from alray.selection import select
 from alray.selection.losses import with_losses
-from alray.selection.resident_pool import with_hidden
+from alray.selection.stages import with_hidden
 from alray.strategies import Given, find
 from alray.table import Table
 from alray.training.crossval import fold_of
