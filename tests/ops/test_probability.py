@@ -81,3 +81,21 @@ def test_entropy_survives_flushing_of_the_smallest_numbers() -> None:
         assert probability.entropy(torch.tensor([[1.0, 0.0]]))[0] == 0
     finally:
         torch.set_flush_denormal(False)
+
+
+def test_symmetric_kl_is_the_mean_of_both_divergences() -> None:
+    rng = np.random.default_rng(0)
+    one, other = 3 * rng.normal(size=(2, 200, 5))
+    p, q = (np.exp(a) / np.exp(a).sum(axis=1, keepdims=True) for a in (one, other))
+    expected = (p * np.log(p / q)).sum(axis=1) / 2 + (q * np.log(q / p)).sum(axis=1) / 2
+    found = probability.symmetric_kl(torch.from_numpy(one), torch.from_numpy(other))
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+    hand = probability.symmetric_kl(torch.tensor([[0.0, 0.0]]), torch.tensor([[float(np.log(3)), 0.0]]))
+    assert hand.item() == pytest.approx(np.log(3) / 8)  # p = ½, ½ and q = ¾, ¼: ½ · ¼ (ln 3/2 + ln 2)
+
+
+def test_symmetric_kl_of_saturated_and_of_equal_predictions_is_a_number() -> None:
+    logits = torch.tensor([[1e4, 0.0, -1e4], [3.0, 3.0, 3.0]])
+    found = probability.symmetric_kl(logits, logits.flip(dims=[1]))
+    assert found.tolist() == [pytest.approx(2e4), 0.0]
+    assert probability.symmetric_kl(logits, logits).tolist() == [0, 0]
