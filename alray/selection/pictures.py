@@ -8,20 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from alray.errors import RuntimeFailure, StrategyError
-from alray.features import FeatureSet
+from alray.errors import ModelError, RuntimeFailure, StrategyError
+from alray.features import FeaturesConfig, FeatureSet
+from alray.features.build import describe, version_of
+from alray.features.extract import Precision
+from alray.models.backbone import plain
 from alray.models.network import Network
 from alray.models.transform import Transform
 from alray.ops.all_weights import BATCH
 from alray.pool import BadRow, images
-from alray.runtime import Held
+from alray.runtime import Held, Runtime
 from alray.strategies import Given
 from alray.table import Ids, Table
 
@@ -43,6 +46,21 @@ def check(strategy: str, network: Network | None, features: FeatureSet) -> None:
             f"`{strategy}` with these settings needs pictures and the backbone that looks at them, which a pool of "
             "features cannot meet. Run a campaign on a pool of pictures, or choose settings of the strategy that use "
             "features alone, such as `params: last_layer`."
+        )
+
+
+def check_made_by(features: FeatureSet, backbone: FeaturesConfig, seed: int, runtime: Runtime) -> None:
+    """Refuse a backbone whose features these are not: a head means nothing on another one's."""
+    if features.shards[0].source == "pool":
+        return  # `check` refuses it in other words
+    fingerprint = runtime.call(describe, plain(backbone), seed, stage="backbone")[0]
+    if features.version not in {
+        version_of(fingerprint, precision, backbone.batch) for precision in get_args(Precision)
+    }:
+        raise ModelError(
+            f"The features (version {features.version}) were not made by the backbone {backbone.backbone} with the "
+            f"weights {backbone.weights}, batches of {backbone.batch} and seed {seed}. Give the settings, and for weights "
+            "`none` the seed, that `alray features` was given, or compute the features again."
         )
 
 

@@ -12,14 +12,14 @@ import torch
 
 from alray.config import parse
 from alray.errors import LabelsError, PoolError, StrategyError
-from alray.features import FeatureSet, from_pool
+from alray.features import FeaturesConfig, FeatureSet, from_pool
 from alray.labelling import Labels, read_labels
-from alray.models.backbone import BackboneConfig, plain
+from alray.models.backbone import plain
 from alray.models.head import Head
 from alray.models.network import Network
 from alray.pool import Pool, PoolConfig
 from alray.runtime import Runtime, RuntimeConfig, open_runtime
-from alray.selection import reference
+from alray.selection import pictures, reference
 from alray.selection.quotas import PREDICTED
 from alray.selection.resident import Space
 from alray.selection.resident_pool import ResidentPool
@@ -51,7 +51,7 @@ def select(
     classes: Sequence[str] | None = None,
     head_config: HeadConfig | None = None,
     max_quarantine: float | None = None,
-    backbone: BackboneConfig | None = None,
+    backbone: FeaturesConfig | None = None,
     min_distance: float = 0.0,
     quotas: Mapping[str, Any] | None = None,
 ) -> Selection:
@@ -60,9 +60,9 @@ def select(
     `pool` has features (a path, glob, folder or URI of Parquet files, a `Pool`, or a `FeatureSet`); `labels` is a file
     `id,label` or a mapping. Without a `head`, a linear one is fitted on the labels. `exclude` are more ids not to pick;
     `space` says whether rows are made diverse by an MLP head's activations or by the features below it. Strategies
-    that look at pictures take a `FeatureSet` made of pictures, and the `backbone` that made it. Rows nearer than
-    `min_distance` (cosine) to one that is bought are not picked; `quotas` says how many picks may, or have to, share a
-    value of a column: `{"source": {"at_most": 100, "at_least": {"web": 20}}}`.
+    that look at pictures take a `FeatureSet` made of pictures, the `backbone` that made it, and the same `seed`. Rows
+    nearer than `min_distance` (cosine) to one that is bought are not picked; `quotas` says how many picks may, or have
+    to, share a value of a column: `{"source": {"at_most": 100, "at_least": {"web": 20}}}`.
 
     Raises ConfigError, PoolError, LabelsError, ModelError, StrategyError and QuarantineError: what the caller can mend.
     """
@@ -119,7 +119,7 @@ def prepare_given(
     round: int,
     classes: Sequence[str] | None = None,
     head_config: HeadConfig | None = None,
-    backbone: BackboneConfig | None = None,
+    backbone: FeaturesConfig | None = None,
     predicts: bool = False,
 ) -> Given:
     """Return what the strategy may look at: labelled rows sorted by id, their classes, and a head if it needs one.
@@ -132,6 +132,8 @@ def prepare_given(
     rows = pool.rows(said)
     if not said or not (strategy.wants & HEAD_NEEDS or predicts):
         return Given(**fixed, head=head, labelled=rows if said else None)
+    if backbone is not None:
+        pictures.check_made_by(pool.features, backbone, seed, pool.runtime)
     config, back_M = head_config or HeadConfig(), reference.kept_back(rows.ids, seed, strategy.reference())
     train, others = rows.take(np.flatnonzero(~back_M)), rows.take(np.flatnonzero(back_M))
     if head is not None and len(others):
