@@ -59,8 +59,8 @@ def check_made_by(features: FeatureSet, backbone: FeaturesConfig, seed: int, run
     }:
         raise ModelError(
             f"The features (version {features.version}) were not made by the backbone {backbone.backbone} with the "
-            f"weights {backbone.weights}, batches of {backbone.batch} and seed {seed}. Give the settings, and for weights "
-            "`none` the seed, that `alray features` was given, or compute the features again."
+            f"weights {backbone.weights}, batches of {backbone.batch} and seed {seed}. Give the settings, and for "
+            "weights `none` the seed, that `alray features` was given, or compute the features again."
         )
 
 
