@@ -19,6 +19,9 @@ from alray.strategies import Strategy, find
 
 BUDGET = 24
 CASES = [("margin", "auto"), ("entropy", "auto"), ("random", "auto"), ("alfa_mix", "central"), ("alfa_mix", "coreset")]
+RAY_CASES = [*CASES, ("typiclust", "coreset")]  # every strategy meets Ray in the contract test
+CASES += [("typiclust", "central"), ("typiclust", "coreset"), ("prob_cover", "auto"), ("cluster_margin", "auto")]
+CASES += [("active_ft", "auto")]
 Pick = Callable[..., selection.Selection]
 
 
@@ -71,7 +74,7 @@ def test_cutting_the_files_elsewhere_gives_the_same_rows(
 
 
 @pytest.mark.ray
-@pytest.mark.parametrize("case", CASES, ids="-".join)
+@pytest.mark.parametrize("case", RAY_CASES, ids="-".join)
 def test_ray_with_1_2_and_4_workers_picks_what_this_process_picks(
     world: tuple[Path, dict[str, str], list[str]], case: tuple[str, str], ray_runtime: Runtime
 ) -> None:
