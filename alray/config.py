@@ -104,8 +104,10 @@ class Family(Choice, Generic[C]):
         tag: str,
         hint: Callable[[str], str | None] | None,
         aliases: Mapping[str, str],
+        elsewhere: Callable[[str], str | None] | None = None,
     ) -> None:
         self.base, self._members, self.tag, self._hint, self._aliases = base, members, tag, hint, aliases
+        self._elsewhere = elsewhere
 
     @property
     def members(self) -> Members[C]:
@@ -151,6 +153,8 @@ class Family(Choice, Generic[C]):
             return self.members[name]
         if isinstance(value, Mapping) and self.tag not in value:
             said = f"has no `{self.tag}` (expected {self.expected()})"
+        elif self._elsewhere and isinstance(name, str) and (known := self._elsewhere(name)):
+            said = known
         else:
             hint = self._hint(name) if self._hint and isinstance(name, str) else ""
             hint = (hint or nearest(str(name), self.members)).strip()
@@ -183,15 +187,16 @@ def family(
     tag: str = "name",
     hint: Callable[[str], str | None] | None = None,
     aliases: Mapping[str, str] | None = None,
+    elsewhere: Callable[[str], str | None] | None = None,
 ) -> Family[C]:
     """Return the family of `members` of `base`, each chosen by its name under the key `tag`.
 
     As a field: `strategy: Annotated[Strategy, family(Strategy, members)]` takes `{name: margin, …}` or just
     `margin`. By hand: `family(Strategy, members).build("margin")`. `members` may be a function, called when a
     value is read; `hint(name)` may say more about an unknown name than the nearest one; `aliases` are other names of
-    members, accepted but not listed.
+    members, accepted but not listed; `elsewhere(name)` is all that is said of a name that others know and we do not.
     """
-    return Family(typing.cast(type[C], base), members, tag, hint, aliases or {})
+    return Family(typing.cast(type[C], base), members, tag, hint, aliases or {}, elsewhere)
 
 
 # Reading

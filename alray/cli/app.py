@@ -15,7 +15,7 @@ from typing import NoReturn
 import typer
 
 from alray import log
-from alray.cli import check, features, pretrain, report, run, select, status
+from alray.cli import check, features, pretrain, report, run, select, status, strategies
 from alray.errors import AlrayError
 
 app = typer.Typer(
@@ -26,7 +26,17 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for one in (run.run, select.select, features.features, pretrain.pretrain, status.status, report.report, check.check):
+COMMANDS = (
+    run.run,
+    select.select,
+    features.features,
+    pretrain.pretrain,
+    status.status,
+    report.report,
+    strategies.strategies,
+    check.check,
+)
+for one in COMMANDS:
     app.command()(one)
 
 

@@ -2,7 +2,9 @@
 
 from alray.strategies.base import Given, ScoreStrategy, Strategy
 from alray.strategies.diversity import Diversity
-from alray.strategies.registry import ALIASES, STRATEGIES, find
+from alray.strategies.listing import Entry, listing
+from alray.strategies.names import ALIASES
+from alray.strategies.registry import STRATEGIES, find
 from alray.strategies.shortlist import All, Best, GrowingCap, Shortlist
 
 __all__ = [
@@ -11,10 +13,12 @@ __all__ = [
     "All",
     "Best",
     "Diversity",
+    "Entry",
     "Given",
     "GrowingCap",
     "ScoreStrategy",
     "Shortlist",
     "Strategy",
     "find",
+    "listing",
 ]

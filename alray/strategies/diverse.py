@@ -25,6 +25,7 @@ class Diverse(Strategy):
     """
 
     name: Literal["diverse"] = "diverse"
+    needs: ClassVar[frozenset[str]] = Margin.needs
     exact: ClassVar[bool] = False  # the shortlist is exact, k-means over shards is not
     paper: ClassVar[str] = "Zhdanov, arXiv:1901.05954, 2019"
     cost: ClassVar[str] = "its base's, and β·B²·D a step of k-means (β = multiple)"
@@ -43,9 +44,9 @@ class Diverse(Strategy):
         return base
 
     @property
-    def needs(self) -> frozenset[str]:  # type: ignore[override]  # the one strategy whose fields decide it
-        """What the base needs."""
-        return self.base.needs
+    def wants(self) -> frozenset[str]:
+        """What the base wants."""
+        return self.base.wants
 
     def prepare(self, given: Given) -> dict[str, Any]:
         return self.base.prepare(given)
@@ -58,6 +59,9 @@ class Diverse(Strategy):
 
     def sample(self, budget: int) -> int:
         return self.base.sample(budget)
+
+    def reference(self) -> float:
+        return self.base.reference()
 
     def points(self, rows: Table, prepared: dict[str, Any]) -> Tensor | None:
         return self.base.points(rows, prepared)

@@ -8,43 +8,13 @@ import pkgutil
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from alray.config import family
-from alray.errors import ConfigError, StrategyError, nearest
+from alray.errors import ConfigError, StrategyError
+from alray.strategies import names
 from alray.strategies.base import Strategy
-
-ALIASES: Mapping[str, str] = MappingProxyType(
-    {
-        "RandomSampling": "random",
-        "random_sampling": "random",
-        "LeastConfidence": "least_confidence",
-        "LeastConfidenceSampling": "least_confidence",
-        "confidence": "least_confidence",
-        "least_confident": "least_confidence",
-        "uncertainty": "least_confidence",
-        "uncertainty_least_confidence": "least_confidence",
-        "uncertainty_sampling": "least_confidence",
-        "BreakingTies": "margin",
-        "MarginConfidence": "margin",
-        "margin_sampling": "margin",
-        "margins": "margin",
-        "uncertainty_margin": "margin",
-        "EntropySampling": "entropy",
-        "PredictionEntropy": "entropy",
-        "entropy_sampling": "entropy",
-        "uncertainty_entropy": "entropy",
-        "ALFA-Mix": "alfa_mix",
-        "AlphaMix": "alfa_mix",
-        "alfamix": "alfa_mix",
-        "alpha_mix": "alfa_mix",
-        "alpha_mix_sampling": "alfa_mix",
-        "DiverseMiniBatch": "diverse",
-        "dbal": "diverse",
-    }
-)
-"""Names that other libraries use for a strategy of ours."""
+from alray.strategies.names import ALIASES
 
 
 @cache
@@ -61,7 +31,13 @@ def _found() -> dict[str, type[Strategy]]:
 STRATEGIES = _found
 """Return the strategies by their own names."""
 
-StrategyFamily = family(Strategy, _found, hint=lambda name: nearest(name, [*_found(), *ALIASES]), aliases=ALIASES)
+StrategyFamily = family(
+    Strategy,
+    _found,
+    aliases=ALIASES,
+    hint=lambda name: names.hint(name, _found()),
+    elsewhere=lambda name: names.unknown(name, _found()),
+)
 
 
 def find(strategy: str | Mapping[str, Any] | Strategy) -> Strategy:

@@ -67,11 +67,11 @@ def test_the_base_nominates_multiple_times_the_budget(multiple: float, budget: i
     assert built.diversity == ByKMeans() and not built.exact
 
 
-@pytest.mark.parametrize("base", ["margin", "entropy", "random"])
+@pytest.mark.parametrize("base", ["margin", "entropy", "random", "isal", "bald", "uncertain_gcn"])
 def test_what_is_not_diversity_is_the_bases(base: str) -> None:
     built = find({"name": "diverse", "base": base})
-    assert isinstance(built, Diverse) and built.base == find(base)
-    assert built.needs == find(base).needs and built.sample(9) == find(base).sample(9)
+    assert isinstance(built, Diverse) and built.base == find(base) and built.reference() == find(base).reference()
+    assert built.wants == find(base).wants and built.sample(9) == find(base).sample(9)
 
 
 # settings
