@@ -33,16 +33,6 @@ KNOWN = {
     "drop_query": "dropquery dropout DropQuery",
 }
 NOT_HERE = ["batch_bald", "max_herding", "galaxy", "bait", "direct", "base", "seals", "activelab"]
-    "batch_bald",
-    "max_herding",
-    "galaxy",
-    "bait",
-    "direct",
-    "base",
-    "seals",
-    "activelab",
-    "get_active_learning_scores",
-]
 
 
 @pytest.mark.parametrize(("name", "alias"), [(name, alias) for name, all in KNOWN.items() for alias in all.split()])
