@@ -82,6 +82,26 @@ def test_no_move_gains_more_than_the_steepest() -> None:
 
 # the closed form by trial
 
+V1 = [
+    ((2.0, 0.4), {0.05: (0.215, 0.4), 0.1: (0.13, 0.4), 0.2: (-0.04, 0.4)}),
+    ((-3.0, 1.0), {0.05: (0.132295, 0.4), 0.1: (-0.035410, 0.4), 0.2: (-0.370820, 0.4)}),
+]
+
+
+@pytest.mark.parametrize(("anchor", "mixtures"), V1)
+def test_hand_example(anchor: tuple[float, float], mixtures: dict[float, tuple[float, float]]) -> None:
+    """V1: W = [[1, 0], [−1, 0]], b = 0, z = (0.3, 0.4); the oracle's mixtures, and ours by their logits."""
+    head = [np.array([[1, 0], [-1, 0]], dtype=np.float32), np.zeros(2, dtype=np.float32)]
+    z, points = np.array([[0.3, 0.4]]), np.array([anchor, anchor], dtype=np.float32)
+    mixer = along(z, head, points)
+    for eps, expected in mixtures.items():
+        cap = eps * np.sqrt(2)
+        alpha = official.closed_form(torch.from_numpy(z), official.mlp(head), torch.tensor(anchor), cap, 1e-8)[0]
+        np.testing.assert_allclose(z[0] + alpha.numpy() * (points[0] - z[0]), expected, atol=1e-6)
+        logits_C = mixer.mix(torch.arange(1), 0, cap, 0).logits_NC[0]
+        np.testing.assert_allclose(logits_C, [expected[0], -expected[0]], atol=1e-6)
+        assert (first_flips(mixer, [cap]).cap_N[0].item() == cap) == (expected[0] < 0)
+
 
 @pytest.mark.parametrize("freeze", [True, False])
 @pytest.mark.parametrize("hidden", [0, 8])
@@ -145,6 +165,23 @@ def test_a_displacement_has_the_relative_length_and_the_gradients_direction() ->
     expected, found = official.mlp(head)(moved), mixer.mix(torch.arange(300), 5, 0.3, 2)
     torch.testing.assert_close(found.logits_NC - found.logits_NC[:, :1], expected - expected[:, :1])
     np.testing.assert_allclose(-found.key_N, 0.3 / np.sqrt(6) * far_N)
+
+
+@pytest.mark.parametrize("hidden", [0, 8])
+def test_invariances(hidden: int) -> None:
+    """P5: a constant on all logits, the order of the classes, a rotation of the features, a shift of their origin."""
+    z, head, anchors = problem(hidden)
+    expected = first_flips(along(z, head, anchors), CAPS).cap_N
+    order, turn = np.random.default_rng(1).permutation(4), np.linalg.qr(np.random.default_rng(1).normal(size=(6, 6)))[0]
+    moved = head[1] - 2 * head[0].sum(axis=1)
+    for rows, layers, points in (
+        (z, [*head[:-1], head[-1] + 50], anchors),
+        (z, [*head[:-2], head[-2][order], head[-1][order]], anchors[order]),
+        (z @ turn, [head[0] @ turn, *head[1:]], anchors @ turn),
+        (z + 2, [head[0], moved, *head[2:]], anchors + 2),
+    ):
+        found = first_flips(along(rows, [np.asarray(part) for part in layers], points), CAPS).cap_N
+        assert (found != expected).float().mean() <= 0.01  # fp32 weights are rounded anew
 
 
 def bump() -> tuple[list[np.ndarray], np.ndarray]:

@@ -16,7 +16,6 @@ from scipy import stats
 from alray import seeds
 from alray.errors import StrategyError
 from alray.models.head import SHAPES, Head
-from alray.ops.anchors import class_means
 from alray.ops.probability import symmetric_kl
 from alray.runtime import Runtime
 from alray.selection import Selection, select
@@ -50,22 +49,6 @@ def test_score_is_minus_the_cap_of_the_official_loop(frozen: bool) -> None:
     differs = found != brute.official(case)
     assert brute.official(case)[-1].sum() > 20 and differs.any() != frozen  # most rows share a zero with an anchor
     assert brute.outside_band(case, differs if frozen else differs & ~brute.touching(case)) == 0
-
-
-def test_anchors_are_class_means_and_an_absent_class_has_the_mean_of_all() -> None:
-    rows = np.random.default_rng(0).normal(size=(30, 6)).astype(np.float16)
-    label = np.where(np.arange(30) < 1, 3, np.arange(30) % 2)  # one row of class 3, none of 2 and 4
-    found = class_means(torch.from_numpy(rows.astype(np.float32)), torch.from_numpy(label), 5)
-    np.testing.assert_array_equal(found, brute.anchors_of(rows, label, 5))
-    np.testing.assert_array_equal(found[3], rows[0].astype(np.float32))
-    np.testing.assert_array_equal(found[2], rows.astype(np.float64).mean(axis=0).astype(np.float32))
-    assert torch.equal(found[2], found[4])
-
-
-def test_anchors_of_rows_far_from_zero_keep_their_digits() -> None:
-    rows = np.full((10_000, 1), 1000.1, dtype=np.float16)
-    found = class_means(torch.from_numpy(rows.astype(np.float32)), torch.zeros(10_000, dtype=torch.int64), 1)
-    assert found.item() == float(rows[0, 0])
 
 
 def test_prepared_survives_a_process_that_makes_it_read_only() -> None:
