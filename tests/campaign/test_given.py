@@ -94,7 +94,7 @@ def test_all_weights_of_the_network_that_the_round_before_delivered(
         assert set(given.labelled.columns) == {"pictures"}
     picks = Round(Ledger(str(tmp_path / "run")), 1).picks()
     scored = picks.scores[[why == "strategy" for why in picks.reasons]]
-    assert len(scored) == 4 and np.isfinite(scored).all() and len(set(scored.tolist())) == 4
+    assert len(scored) == 3 and np.isfinite(scored).all() and len(set(scored.tolist())) == 3
     assert ledger(tmp_path / "run")["state"] == "done"
 
 
