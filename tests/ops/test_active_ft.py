@@ -108,6 +108,6 @@ def test_the_most_similar_rows_are_those_of_a_stable_sort() -> None:
 
 
 def test_no_similarity_and_opposite_rows_are_in_order() -> None:
-    x = kmeans.unit_rows(torch.tensor([[-1.0, 0], [0, -1.0], [0, 1.0], [1.0, 0], [0, 0]]))
-    rows, similarity = active_ft.most_similar(x, torch.tensor([[1.0, 0.0]]), torch.tensor([0, 3, 2, 1, 4]), 9)
-    assert rows.tolist() == [[3, 2, 1, 4, 0]] and similarity.tolist() == [[1, 0, 0, 0, -1]]
+    x = torch.tensor([[-1.0, 0], [0, -1.0], [0, 1.0], [1.0, 0], [0, 0], [-0.5, 0.75]]).half()
+    rows, similarity = active_ft.most_similar(x, torch.tensor([[1.0, 0.0]]), torch.tensor([0, 3, 2, 1, 4, 5]), 9)
+    assert rows.tolist() == [[3, 2, 1, 4, 5, 0]] and similarity.tolist() == [[1, 0, 0, 0, -0.5, -1]]
