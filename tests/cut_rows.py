@@ -13,7 +13,7 @@ import torch
 
 from alray import seeds
 from alray.models.head import Head
-from alray.runtime import LocalRuntime
+from alray.runtime import LocalRuntime, Runtime
 from alray.selection.candidates import Candidates
 from alray.selection.resident import Exclusion, Resident, Scan
 from alray.selection.shortlisted import Limit
@@ -38,6 +38,11 @@ class CutRows(Resident):
         return compute() if self.forgetful else super().remember(token, key, compute)
 
 
+def as_it_is(shard: CutRows) -> CutRows:
+    """Make a shard resident that is there already."""
+    return shard
+
+
 def candidates(
     strategy: str | dict[str, Any] | Strategy,
     features_ND: np.ndarray,
@@ -50,6 +55,7 @@ def candidates(
     seed: int = 0,
     forgetful: bool = False,
     diversity: Diversity | None = None,
+    runtime: Runtime | None = None,
 ) -> Candidates:
     """Return all rows but the labelled ones as candidates, in this order and cut into shards of these sizes."""
     chosen, names = find(strategy), np.array(builders.ids(len(features_ND)))
@@ -63,9 +69,9 @@ def candidates(
     table = Table(names[known], {"features": torch.from_numpy(features_ND[known].astype(np.float32))})
     given = Given(budget=budget, seed=seed, round=0, labelled=table if len(known) else None, head=head)
     excluded = Exclusion(frozenset(names[known].tolist()))
-    runtime = LocalRuntime()
+    runtime = runtime or LocalRuntime()
     return Candidates(
-        held=runtime.hold(lambda shard: shard, shards, stage="test"),
+        held=runtime.hold(as_it_is, shards, stage="test"),
         runtime=runtime,
         numbers=range(len(shards)),
         dim=features_ND.shape[1],

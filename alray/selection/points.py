@@ -35,8 +35,9 @@ def _placed(shard: Resident, scan: Scan, limit: Limit, metric: Metric) -> tuple[
         at += len(inside)
         points_NP = points(scan, shard.ids[chunk], features_ND, shard.hashes[chunk])
         # A chunk without candidates still says how wide points are.
-        parts.append(metric.place(points_NP[torch.from_numpy(inside - chunk.start).to(points_NP.device)]))
-    return rows, compact(torch.cat(parts))
+        own_NP = points_NP[torch.from_numpy(inside - chunk.start).to(points_NP.device)]
+        parts.append(compact(metric.place(own_NP)))
+    return rows, torch.cat(parts)  # in fp16 if every part is
 
 
 def placed_rows(scan: Scan, known: Table, metric: Metric) -> Tensor:

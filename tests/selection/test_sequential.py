@@ -19,6 +19,7 @@ from scipy.stats import chisquare
 from alray import seeds
 from alray.models.head import Head
 from alray.ops.distances import Euclidean
+from alray.runtime import Runtime, RuntimeConfig
 from alray.selection import sequential
 from alray.selection.candidates import Candidates
 from alray.selection.diversify import diversify
@@ -27,6 +28,7 @@ from alray.selection.two_round import Level, Proposed
 from alray.strategies.diversity import DSquared, KCentre
 from alray.table import as_ids
 
+RACES = 3000
 STRATEGIES = ["coreset", "cdal", "badge", "kmeans_pp"]
 
 
@@ -229,13 +231,13 @@ def test_v2_and_p14_the_second_pick_of_the_gradients_and_the_third_after_it() ->
     x = np.array([[2.0, 0], [0, 1], [1, 0], [1.5, 0.5]], dtype=np.float32)
     ids, squared = as_ids(cut_rows.builders.ids(4)), apart(x)
     seen = np.zeros((4, 4))
-    for seed in range(10_000):
+    for seed in range(RACES):
         level = Level(Rule(Euclidean(), seeds.key(seed, "race", 0), "norm"), None, 3)
         first, second, third = cut_rows.numbers(level.picks(Proposed(ids, x, np.ones(4))).ids_K)
         assert first == 0
         seen[second, third] += 1
     share = squared[0] / squared[0].sum()
-    assert chisquare(seen.sum(axis=1)[1:], 10_000 * share[1:]).pvalue > 0.001
+    assert chisquare(seen.sum(axis=1)[1:], RACES * share[1:]).pvalue > 0.001
     for second in (1, 2, 3):
         rate = np.minimum(squared[0], squared[second])
         there = rate > 0
@@ -321,3 +323,18 @@ def test_a_call_that_comes_late_is_answered_as_it_was_asked() -> None:
 def picked_first(picked: Any, count: int) -> Any:
     """Return the first `count` picks."""
     return type(picked)(picked.ids_K[:count], picked.rows_KG[:count], picked.squared_K[:count], picked.time_K[:count])
+
+
+@pytest.mark.ray
+def test_ray_with_1_and_2_workers_picks_what_this_process_picks(ray_runtime: Runtime) -> None:
+    from alray.runtime.ray import RayRuntime
+
+    matrix = np.random.default_rng(0).normal(size=(120, 9))
+    given: dict[str, Any] = {"budget": 40, "labelled": [1, 2], "head": head(9), "sizes": [50, 3, 67]}
+    for name, rounds, workers in (("coreset", "exact", 1), ("badge", "exact", 2), ("kmeans_pp", "two_round", 2)):
+        way = {"name": name, "rounds": rounds}
+        here = diversify(cut_rows.candidates(way, matrix, **given))
+        found = cut_rows.candidates(way, matrix, **given, runtime=RayRuntime(RuntimeConfig(workers=workers)))
+        with found.held:
+            ids, scores = diversify(found)
+        assert ids.tolist() == here[0].tolist() and np.array_equal(scores, here[1])

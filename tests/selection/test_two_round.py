@@ -1,4 +1,4 @@
-"""The two-round approximation: blocks of shards first, then their picks; the same for any workers, and what it costs."""
+"""The two-round approximation: blocks of shards first, then their picks; the same in any order, and what it costs."""
 
 from __future__ import annotations
 

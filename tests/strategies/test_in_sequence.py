@@ -1,4 +1,4 @@
-"""CoreSet, CDAL, BADGE and k-means++ as strategies: what they measure, what they ask for, how their picks are scored."""
+"""CoreSet, CDAL, BADGE and k-means++ as strategies: what they measure and ask for, and how picks are scored."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import torch
 import alray.selection as selection
 from alray.errors import StrategyError
 from alray.models.head import Head
-from alray.runtime import Runtime
 from alray.strategies import find
 from alray.strategies.diversity import DSquared, KCentre
 from alray.table import Table
@@ -129,23 +128,3 @@ def test_a_head_is_enough_without_labels(name: str, pool: tuple[str, np.ndarray,
 def test_an_mlp_head(name: str, pool: tuple[str, np.ndarray, list[str], dict[str, str]]) -> None:
     given = {"labels": pool[3], "head_config": HeadConfig(kind="mlp", hidden=8, epochs=2)}
     assert len(selection.select(name, pool[0], budget=15, **given).picks) == 15  # type: ignore[arg-type]
-
-
-@pytest.mark.ray
-@pytest.mark.parametrize("rounds", ["exact", "two_round"])
-def test_ray_with_1_2_and_4_workers_picks_what_this_process_picks(
-    rounds: str, pool: tuple[str, np.ndarray, list[str], dict[str, str]], ray_runtime: Runtime
-) -> None:
-    from alray.pool import Pool
-    from alray.runtime import RuntimeConfig
-    from alray.runtime.ray import RayRuntime
-
-    opened = Pool.open(pool[0], rows_per_shard=16)
-    for name in NAMES:
-        way = {"name": name, "rounds": rounds}
-        here = selection.select(way, opened, budget=40, labels=pool[3]).picks
-        for workers in (1, 2, 4):
-            there = selection.select(
-                way, opened, budget=40, labels=pool[3], runtime=RayRuntime(RuntimeConfig(workers=workers))
-            ).picks
-            assert there.digest() == here.digest() and np.array_equal(there.scores, here.scores)
