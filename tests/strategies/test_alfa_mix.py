@@ -142,7 +142,7 @@ MODES: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("budget", [3, 30, 90])
+@pytest.mark.parametrize("budget", [3, 90])
 def test_a_selection_has_the_candidates_and_the_cap_of_the_official_loop(pool: Pool, mode: str, budget: int) -> None:
     """P4, P9: growth by κ until strictly more than B, and only candidates are picked while there are enough."""
     fields = MODES[mode]
@@ -315,7 +315,7 @@ def test_awkward_pools_fill_the_budget(tmp_path: Path, mode: str, kind: str, mat
     weights = {name: rng.normal(size=size) for name, size in zip(SHAPES[kind], sizes, strict=True)}
     head = Head(kind, tuple(f"c{c}" for c in range(classes)), weights)  # type: ignore[arg-type]
     labels = {i: f"c{n % classes}" for n, i in enumerate(ids[:6])}
-    for way in ("kmeans", "norm", "symmetric_kl", "kcenter"):
+    for way in ("norm", "symmetric_kl") if matrix != "one number" else ("kmeans", "kcenter"):
         strategy = {"name": "alfa_mix", **MODES[mode], "diversify": way, "cap_step": 0.5}
         found = select(strategy, str(tmp_path / "*.parquet"), budget=9, labels=labels, head=head, space="features")
         assert len(set(found.picks.ids)) == 9 and not np.isnan(found.picks.scores).any()
