@@ -104,3 +104,22 @@ def test_rows_fewer_than_the_budget_all_go_on() -> None:
     rows = Proposed(as_ids(["b", "a"]), np.zeros((2, 1), dtype=np.float32), np.ones(2))
     assert Level(Rule(Euclidean()), None, 5)(rows) is rows
     assert Proposed.joined([rows, rows]).ids_n.tolist() == ["a", "a", "b", "b"]
+
+
+def test_every_level_draws_numbers_of_its_own() -> None:
+    race = Level(Rule(Euclidean(), stream=5), None, 2)
+    streams = [race.at(name).rule.stream for name in ("shard", "block", "root")]
+    assert len({5, *streams}) == 4 and streams[0] == race.at("shard").rule.stream
+    assert Level(Rule(Euclidean()), None, 2).at("root").rule.stream is None
+
+
+def test_a_row_that_won_in_its_shard_by_luck_wins_no_more_often_above() -> None:
+    # Two shards of ten rows at equal rates let five through each: above, each is as likely as the nine others again.
+    x, ids, lucky, races = np.eye(20, dtype=np.float32), as_ids(builders.ids(20)), 0, 150
+    for seed in range(races):
+        level = Level(Rule(Euclidean(), stream=seed), np.zeros((1, 20), dtype=np.float32), 5)
+        shard, root = level.at("shard"), level.at("root")
+        sent = [shard(Proposed(ids[half], x[half], np.ones(10))) for half in (slice(10), slice(10, 20))]
+        first = shard.picks(Proposed(ids[:10], x[:10], np.ones(10))).ids_K[0]
+        lucky += root.picks(Proposed.joined(sent)).ids_K[0] == first
+    assert lucky / races < 0.25  # one in ten; with the same numbers on both levels, one in two
