@@ -111,7 +111,7 @@ class Level:
         rows_nG, picks_KG = torch.from_numpy(np.array(rows.rows_nG)), torch.from_numpy(np.array(picked.rows_KG))
         before_n = self._front(rows, self.start_KG).squared_N
         total_K = torch.zeros(len(picks_KG), dtype=torch.float64)
-        for at in range(0, len(rows_nG), CHUNK):
+        for at in range(0, len(rows_nG) if len(picks_KG) else 0, CHUNK):
             part = slice(at, at + CHUNK)
             nearest = self.rule.metric.squared(picks_KG, rows_nG[part]).min(dim=0)
             inside_n = nearest.values < before_n[part]
