@@ -72,6 +72,25 @@ def test_wrong_fields_are_refused(field: dict[str, float]) -> None:
         find({"name": "alfa_mix", **field})
 
 
+@pytest.mark.parametrize("frozen", [True, False])
+def test_equal_coordinates_stay_below_an_mlp_head_only_with_the_switch(frozen: bool) -> None:
+    """P7: rows behind a ReLU share zeros with the one labelled row of each class."""
+    rng = np.random.default_rng(1)
+    x = np.maximum(rng.normal(size=(304, 6)), 0).astype(np.float16).astype(np.float32)
+    layers = [rng.normal(size=size).astype(np.float32) for size in ((9, 6), 9, (4, 9), 4)]
+    head = Head("mlp", ("a", "b", "c", "d"), dict(zip(SHAPES["mlp"], layers, strict=True)))
+    rows = [
+        Table([f"r{i}" for i in range(len(part))], {"features": part, "hidden": head.hidden(part)})
+        for part in map(torch.from_numpy, (x[:4], x[4:]))
+    ]
+    known = Given(budget=5, seed=0, round=0, labelled=rows[0], label_M=torch.arange(4), head=head, space="features")
+    strategy = AlfaMix(freeze_equal=frozen, cap_step=0.05)
+    found = -strategy.score(rows[1], strategy.prepare(known)).numpy()
+    caps = (0.05 * np.arange(1, 21)).tolist()
+    truth = official.loop(x[4:], official.mlp(layers), x[:4], caps, np.inf).first_cap_N
+    assert (np.isclose(found, truth).mean() > 0.99) == frozen
+
+
 # whole selections against the official loop
 
 
