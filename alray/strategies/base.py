@@ -41,8 +41,8 @@ class Given:
     `reference` holds labelled rows that were drawn at random and that no model was trained on, `reference_label_M`
     their class indices. `l2` and `weight_M` say what the head was fitted by: Σ wᵢ·CEᵢ + ½·l2·‖W‖², bias free; no
     weights are ones, and `head_config` the settings by which more heads like it are fitted. `losses` holds the labelled
-    rows with their `loss` under a head that was fitted without them. `network` is the backbone with the head on it; strategies that ask for `backbone+images` also
-    find `pictures`, uint8 [M, 3, S, S], in these tables.
+    rows with their `loss` under a head that was fitted without them. `network` is the backbone with the head on it;
+    strategies that ask for `backbone+images` also find `pictures`, uint8 [M, 3, S, S], in these tables.
     """
 
     budget: int
