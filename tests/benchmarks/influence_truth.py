@@ -9,8 +9,8 @@ the same L2 on all weights; its training goes on from the fitted network, so tha
 
 For each K = 1 … C − 1 prints the rank correlation (Spearman) and the linear one between predicted and true fall of the
 mean reference loss, where the row is trained on as the strategy expects it: with its pseudo-label at K = 1, else with
-its top K classes by their probabilities. Beside it the same prediction against training with the row's true label, which
-is what a person buys. The last line is the influence with the true label, against the same.
+its top K classes by their probabilities. Beside it the same prediction against training with the true label, which is
+what a person buys. The last line is the influence with the true label, against the same.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ def falls(
     before: float,
     args: argparse.Namespace,
 ) -> np.ndarray:
-    """Return by how much the reference loss falls when each candidate is added with these targets; each trained once."""
+    """Return by how much the reference loss falls when each candidate is added with these targets."""
     key = (type(module).__name__, target_NC.numpy().tobytes())
     if key not in FALLS:
         onehot = F.one_hot(labelled[1], C).double()
