@@ -38,7 +38,7 @@ def make(folder: Path, rows: int, dim: int, classes: int) -> Path:
         centres = rng.normal(size=(classes, dim)).astype(np.float32)
         label = rng.integers(classes, size=rows)
         x = (centres[label] + 2 * rng.standard_normal((rows, dim), dtype=np.float32)).astype(np.float16)
-        weight = (0.05 * centres + 0.02 * rng.normal(size=centres.shape)).astype(np.float32)
+        weight = (0.01 * centres + 0.005 * rng.normal(size=centres.shape)).astype(np.float32)
         np.savez(path, x=x, label=label, weight=weight, bias=np.zeros(classes, dtype=np.float32))
     return path
 
