@@ -21,8 +21,12 @@ from alray.strategies import Strategy
 from alray.strategies.registry import StrategyFamily
 from alray.training.probe import HeadConfig
 
-FACTS = ("available", "candidates", "cap", "shortlist", "regime", "filled", "near_duplicates", "quotas")
+FACTS = ("available", "candidates", "cap", "shortlist", "regime", "filled", "near_duplicates")
 """Parts of a selection's report that are worth a line."""
+
+
+VALUES = 6
+"""Values of a quota's column that are worth a line."""
 
 
 class SelectSettings(Config):
@@ -127,6 +131,14 @@ def _print(selection: Selection, budget: int, out: str, seconds: float) -> None:
     show.table(["stage", "seconds"], [*rows, ["all", f"{seconds:.2f}"]])
     facts: dict[str, object] = {"budget": budget, "picks": f"{len(selection.picks)} in {out}"}
     facts |= {name: report[name] for name in FACTS if report.get(name) is not None}
+    facts |= {f"of {column}": _counted(counts) for column, counts in report.get("quotas", {}).items()}
     if len(selection.quarantine):
         facts["quarantined"] = f"{len(selection.quarantine)} rows in {out}.quarantine.parquet"
     show.pairs(facts | {"sha256": selection.picks.digest()})
+
+
+def _counted(counts: dict[str, int]) -> str:
+    """Return the picks of each value, the most frequent first, as far as a line goes."""
+    most = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    more = f" and {len(most) - VALUES} more" if len(most) > VALUES else ""
+    return ", ".join(f"{value} {count}" for value, count in most[:VALUES]) + more

@@ -26,7 +26,8 @@ def pool(tmp_path: Path) -> str:
     features_ND[50] = np.nan
     column = pa.FixedSizeListArray.from_arrays(pa.array(features_ND.ravel()), DIM)
     ids = [f"row-{i:03d}" for i in range(ROWS)]
-    storage.write_parquet(str(tmp_path / "pool.parquet"), pa.table({"id": ids, "features": column}))
+    columns = {"id": ids, "features": column, "source": ["web", "phone", "drone"] * 100}
+    storage.write_parquet(str(tmp_path / "pool.parquet"), pa.table(columns))
     rows = [f"row-{c * 100 + i:03d},class-{c}" for c in range(3) for i in range(4)]
     (tmp_path / "labels.csv").write_text("\n".join(["id,label", *rows]))
     return str(tmp_path / "pool.parquet")
@@ -75,8 +76,27 @@ def test_words_are_fields_of_the_strategy_or_of_selection(pool: str, alray: Alra
 def test_the_space_of_a_selection_is_a_word(pool: str, alray: Alray) -> None:
     mlp = ["head.kind=mlp", "head.epochs=2", "selection.space=features"]
     assert alray(*words(pool), *mlp)[0] == 0
-    code, _, err = alray(*words(pool, strategy="alfa_mix"), *mlp)
-    assert code == 2 and "`alfa_mix` mixes rows where the head is affine" in err
+    assert alray(*words(pool, strategy="alfa_mix"), *mlp)[0] == 0
+
+
+def test_quotas_and_near_duplicates_are_words(pool: str, alray: Alray) -> None:
+    rules = ["selection.quotas.source.at_most=8", "selection.min_distance=0.001"]
+    code, out, _ = alray(*words(pool), *rules)
+    line = next(line for line in out.splitlines() if line.startswith("of source "))
+    assert code == 0 and "near_duplicates" in out
+    assert all(int(part.split()[-1]) <= 8 for part in line.removeprefix("of source ").split(","))
+    code, _, err = alray(*words(pool), "selection.quotas.sauce.at_most=8")
+    assert code == 2 and "has no column `sauce`" in err
+    code, _, err = alray(*words(pool), "selection.quotas.source.at_most=-8", "selection.min_distance=2")
+    assert code == 2 and "selection.quotas.source.at_most.*: is -8 (expected a whole number, 0 or more)" in err
+    assert "selection.min_distance: is 2 (expected a finite number, 0 or more, below 1)" in err
+
+
+def test_many_values_make_no_long_line() -> None:
+    from alray.cli.select import _counted
+
+    assert _counted({"b": 1, "a": 1, "c": 4}) == "c 4, a 1, b 1"
+    assert _counted({str(n): 1 for n in range(9)}).endswith("5 1 and 3 more")
 
 
 @pytest.mark.parametrize(
