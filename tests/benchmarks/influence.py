@@ -4,7 +4,7 @@
         [--top-k 1 3 9] [--backward 128] [--vmap 64] [--rows 50000] [--dim 512] [--classes 10] [--autograd 2000]
 
 All weights, per K: CPU seconds (least of three) of one forward-mode pass over the pictures, of one backward pass of the
-probability-weighted top-K loss a picture, and of `vmap(grad)` in batches; their ratio, and the correlation of the scores.
+probability-weighted top-K loss a picture, and of `vmap(grad)` in batches; ratio, and correlation of the scores.
 The slow ones run on `--backward` and `--vmap` pictures and are scaled up to all of them. `resnet18` is torchvision's,
 whose stem leaves little of a small picture; `resnet18_small` keeps 32 pixels for longer and has fifteen times the work.
 Last layer: the strategy's own score of N rows against one backward pass a row on a slice.
