@@ -14,11 +14,14 @@ import torch
 from torch import Tensor
 
 from alray.ops import unit_distances
-from alray.ops.kmeans import CHUNK, unit_rows
+from alray.ops.kmeans import unit_rows
 from alray.runtime import Held
 from alray.selection.resident import Exclusion, Resident
 
 Flags = npt.NDArray[np.bool_]
+
+TOGETHER = 1024
+"""Rows compared with each other at once: their distances are 8 MiB."""
 
 
 class Near:
@@ -34,7 +37,7 @@ class Near:
         """Return unit rows, fp16 [N, D], as they are seen after all that was bought so far."""
         self.bought_MD, self.more = torch.cat([self.bought_MD, *self.more]), []
         near_N = torch.zeros(len(units_ND), dtype=torch.bool)
-        for chunk in torch.split(self.bought_MD, CHUNK):
+        for chunk in torch.split(self.bought_MD, TOGETHER):
             near_N |= self._closer(units_ND, chunk).any(dim=1)
         return Block(self, units_ND, near_N.numpy(), self._closer(units_ND, units_ND).numpy())
 
@@ -59,8 +62,8 @@ class Block:
 
 def blocks(count: int) -> Iterator[slice]:
     """Yield slices of as many rows as are compared with each other at once."""
-    for start in range(0, count, CHUNK):
-        yield slice(start, min(start + CHUNK, count))
+    for start in range(0, count, TOGETHER):
+        yield slice(start, min(start + TOGETHER, count))
 
 
 def units_of(shard: Resident, wanted: Exclusion) -> Tensor:

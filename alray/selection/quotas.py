@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from alray.errors import PoolError, StrategyError, nearest
 from alray.ops.affine import affine
+from alray.pool import Shard
 from alray.runtime import Held
 from alray.selection.resident import Exclusion, Gate, Resident, Scan
 from alray.selection.settings import Quota, named
@@ -61,6 +62,13 @@ def column_values(cells: pa.Array, column: str) -> Values:
     coded = pc.dictionary_encode(cells.cast(kind), null_encoding="encode")
     names = tuple(named(cell) for cell in coded.dictionary.to_pylist())
     return Values(names, coded.indices.to_numpy(zero_copy_only=False).astype(np.int64))
+
+
+def check_columns(shard: Shard, quotas: Quotas) -> None:
+    """Raise PoolError unless a shard of the pool has the columns that quotas are for: before labels are paid for."""
+    for column in quotas:
+        if column != PREDICTED:
+            column_values(shard.column(column), column)
 
 
 def _of_the_pool(shard: Resident, scan: Scan, column: str) -> Values:

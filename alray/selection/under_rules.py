@@ -21,7 +21,7 @@ from alray.ops.kmeans import unit_rows
 from alray.selection import near_duplicates, quotas
 from alray.selection.candidates import Chosen
 from alray.selection.near_duplicates import Near, blocks
-from alray.selection.offers import Offers, Row
+from alray.selection.offers import Offers, Row, timed
 from alray.selection.picks import Reason
 from alray.selection.quotas import Shut, Standing
 from alray.selection.resident import Exclusion, Resident, Scan
@@ -70,10 +70,11 @@ class UnderRules:
         self.taken: list[Row] = []
         self.refused: set[str] = set()
         self.passes = 0
-        self.standing: Standing = quotas.standing(offers.held, scan, config.quotas)
-        self.near: Near | None = None
-        if config.min_distance:
-            self.near = near_duplicates.near(offers.held, config.min_distance, scan.excluded)
+        with timed(offers.report, "rules"):
+            self.standing: Standing = quotas.standing(offers.held, scan, config.quotas)
+            self.near: Near | None = None
+            if config.min_distance:
+                self.near = near_duplicates.near(offers.held, config.min_distance, scan.excluded)
 
     def run(self, reason: Reason) -> list[Row]:
         """Return at most `budget` rows, marked with `reason` or as filled up."""
@@ -94,8 +95,9 @@ class UnderRules:
             ids, scores = offer(self._open(minimums), min(missing << number, max(missing, MOST)))
             if not len(ids):
                 return
-            for row in self._allowed(ids, minimums):
-                self.taken.append((ids[row], float(scores[row]), reason))
+            with timed(self.offers.report, "rules"):
+                for row in self._allowed(ids, minimums):
+                    self.taken.append((ids[row], float(scores[row]), reason))
 
     def _chosen(self, scan: Scan, count: int) -> Chosen:
         ids, scores = self.offers.choose(scan, count, [row[0] for row in self.taken])

@@ -87,7 +87,7 @@ def test_blocks_leave_no_trace(world: World, monkeypatch: pytest.MonkeyPatch) ->
     """The same picks when rows are compared three at a time, and offered no more than seven at once."""
     more: dict[str, Any] = {"labels": world.labels, "head": world.head, "min_distance": 0.01}
     whole = select("margin", world.path, budget=20, **more)
-    monkeypatch.setattr("alray.selection.near_duplicates.CHUNK", 3)
+    monkeypatch.setattr("alray.selection.near_duplicates.TOGETHER", 3)
     monkeypatch.setattr(under_rules, "MOST", 7)
     found = select("margin", world.path, budget=20, **more)
     assert found.picks.digest() == whole.picks.digest() and found.report["near_duplicates"] > 0

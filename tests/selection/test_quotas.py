@@ -19,7 +19,7 @@ from alray.errors import ConfigError, PoolError, StrategyError
 from alray.models.head import Head
 from alray.runtime import Runtime
 from alray.selection import select
-from alray.selection.quotas import column_values
+from alray.selection.quotas import check_columns, column_values
 from alray.selection.settings import Quota, SelectionConfig
 
 ROWS = 240
@@ -174,6 +174,16 @@ def test_the_same_on_any_cut_and_order_of_the_pool(world: World) -> None:
         )
 
 
+def test_rows_that_fill_a_minimum_are_asked_for_by_their_values(tmp_path: Path) -> None:
+    """Two rows in a thousand, wherever they rank, take one pass; and the rest another."""
+    source = ["b" if n in (400, 900) else "a" for n in range(1000)]
+    columns = {"id": builders.ids(1000), "features": builders.vectors(np.ones((1000, 2), np.float16)), "source": source}
+    path = builders.parquet(tmp_path / "pool.parquet", columns)
+    for seed in range(3):
+        found = select("random", path, budget=10, seed=seed, quotas={"source": {"at_least": {"b": 2}}})
+        assert {"row-00400", "row-00900"} <= set(found.picks.ids) and found.report["passes"] == 2
+
+
 # What cannot be met
 
 
@@ -225,6 +235,16 @@ def test_predictions_need_a_head_and_labels_give_one(world: World) -> None:
     labels = {i: world.columns["predicted_class"][n] for n, i in enumerate(world.names) if n % 6 == 0}
     found = select("random", world.path, budget=20, labels=labels, quotas=quotas)
     assert len(found.picks) == 20 and max(found.report["quotas"]["predicted_class"].values()) <= 6
+
+
+def test_columns_can_be_checked_before_anything_is_paid_for(world: World) -> None:
+    from alray.pool import Pool
+
+    shard = Pool.open(world.path).shards[0]
+    check_columns(shard, {"source": Quota(), "predicted_class": Quota(), "camera": Quota()})
+    for column in ("sauce", "features"):
+        with pytest.raises(PoolError, match=column):
+            check_columns(shard, {column: Quota()})
 
 
 def test_a_folder_of_pictures_has_no_columns() -> None:
