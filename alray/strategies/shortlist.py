@@ -71,9 +71,9 @@ class All(Shortlist):
 class GrowingCap(Shortlist):
     """ALFA-Mix's growing cap: the least of `step`, 2·`step`, … with strictly more than `budget` candidates.
 
-    The last cap is the first that reaches `last`; the first one is also the last when `step` does. Scores are minus critical caps; a row is a candidate at cap c when its
-    critical cap is below c. One histogram decides all caps at once. When no cap has more than `budget`, the largest
-    cap's candidates are the shortlist.
+    The last cap is the first that reaches `last`; the first one is also the last when `step` does. Scores are minus
+    critical caps; a row is a candidate at cap c when its critical cap is below c. One histogram decides all caps at
+    once. When no cap has more than `budget`, the largest cap's candidates are the shortlist.
     """
 
     step: float

@@ -9,14 +9,13 @@
 deliver. Three tables. Regret: labels and dollars to the target, each seed's own, for every way; the best fixed way is
 chosen after the fact. Crossing: on the labels of `never`, the first round in which fine-tuning beats LP-FT, against the
 round in which the rule fired. Mechanism: of the rows that the strategy picked, the share that a network fine-tuned on
-the labels before gets right already; what it knows is money lost. Fine-tunes that the second and third table need are
-made here and kept in WORK/tuned.
+the labels before gets right already, in the same rounds with and without the update; what it knows is money lost.
+Fine-tunes that the second and third table need are made here and kept in WORK/tuned.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 from collections import defaultdict
 from pathlib import Path
 from statistics import mean
@@ -153,19 +152,26 @@ def crossing(tuned: dict[str, dict[int, Tuned]]) -> dict[str, Any]:
 
 
 def mechanism(tuned: dict[str, dict[int, Tuned]]) -> dict[str, Any]:
-    print("\nMechanism: share of the proxy's picks that a fine-tuned network gets right already")
-    out: dict[str, Any] = {}
-    for way, by_seed in tuned.items():
-        shares: dict[str, list[float]] = {"before": [], "after": []}
-        for run in by_seed.values():
-            fired = [r.number for r in run.rounds if r.has(rounds.ALIGNED) and r.json(rounds.ALIGNED)["accepted"]]
-            for round in run.rounds[1:]:
-                side = "after" if fired and round.number > fired[0] else "before"
-                shares[side].append(run.known(round))
-        out[way] = shares
-        said = {side: f"{mean(values):.3f} of {len(values)} rounds" for side, values in shares.items() if values}
-        print(f"{way:8s} {json.dumps(said)}", flush=True)
-    return out
+    """Compare the same rounds of the same seeds: a later network knows more of any picks."""
+    print("\nMechanism: share of the proxy's picks that a fine-tuned network gets right already, in the same rounds")
+    shares = {way: {seed: known(run) for seed, run in by_seed.items()} for way, by_seed in tuned.items()}
+    sides: dict[str, list[tuple[float, float]]] = {"before": [], "after": []}
+    for seed, run in tuned[AFTER].items():
+        updated = [r.number for r in run.rounds if r.has(rounds.ALIGNED) and r.json(rounds.ALIGNED)["accepted"]]
+        for number, share in shares[AFTER][seed].items():
+            side = "after" if updated and number > updated[0] else "before"
+            sides[side].append((shares[BEFORE][seed][number], share))
+    for side, pairs in sides.items():
+        if pairs:
+            old, new = (mean(pair[i] for pair in pairs) for i in (0, 1))
+            fewer = sum(b < a for a, b in pairs)
+            print(f"{side:7s} the update, {len(pairs)} rounds: {BEFORE} {old:.3f}, {AFTER} {new:.3f}; lower in {fewer}")
+    return {"shares": shares, "pairs": sides}
+
+
+def known(run: Tuned) -> dict[int, float]:
+    """Return the share of every round but the first."""
+    return {round.number: run.known(round) for round in run.rounds[1:]}
 
 
 if __name__ == "__main__":
