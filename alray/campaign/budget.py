@@ -47,6 +47,10 @@ class BudgetConfig(Config):
             return self.per_round
         return self.per_round[min(round, len(self.per_round)) - 1]
 
+    def of_strategy(self, round: int) -> int:
+        """Return how many labels of a whole later round the strategy chooses."""
+        return self.wanted(round) - self.controls(self.wanted(round))
+
     def controls(self, count: int) -> int:
         """Return how many of a later round's `count` labels are drawn at random: rounded up, but never all of them."""
         return max(0, min(count - 1, math.ceil(self.control * count - SLACK)))

@@ -35,37 +35,44 @@ class Choice:
     given: Callable[[int], Given]
 
     def picks(self, wanted: int) -> Picks:
-        """Return `wanted` picks, or as many as the pool still has."""
-        if self._random:
-            return self._drawn(wanted, "initial" if self.round.number == 0 else "control", None)
+        """Return `wanted` picks, or as many as the pool still has and the rules of `selection` let in."""
+        if self.round.number == 0:
+            return self._drawn(wanted, "initial", None)
+        if self.settings.strategy.name == "random" and not self.settings.selection.quotas:
+            return self._drawn(wanted, "control", None)
         budget = self.settings.budget
         control = self._drawn(budget.controls(wanted), "control", self._reserve(others=False))
         picks = self._by_strategy(wanted - len(control)).then(control)
         if len(picks) == wanted or not budget.control:
             return picks
-        return picks.then(self._drawn(wanted - len(picks), "fill", None))
-
-    @property
-    def _random(self) -> bool:
-        return self.round.number == 0 or self.settings.strategy.name == "random"
+        return picks.then(self._filled(wanted - len(picks)))
 
     def _by_strategy(self, count: int) -> Picks:
-        settings = self.settings
+        settings, config = self.settings, self.settings.selection
+        if count < self.settings.budget.of_strategy(self.round.number):  # the end of the budget: a part of a round
+            config = config.without_minimums
         chosen = self.scan.select(
             settings.strategy,
             self.given(count),
             excluded=self.known,
-            config=settings.selection,
+            config=config,
             within=self._reserve(others=True),
         )
         self.round.ledger.note(self.round.name(rounds.SELECTION), chosen.report)
         return self._noted(chosen.picks)
 
+    def _filled(self, count: int) -> Picks:
+        """Return rows drawn from all that is left, the control arm's too, once the strategy's part is used up."""
+        given, config = self.given(count), self.settings.selection.without_minimums
+        return self._noted(self.scan.select(RANDOM, given, excluded=self.known, config=config, reason="fill").picks)
+
     def _drawn(self, count: int, reason: Reason, within: Part | None) -> Picks:
+        """Return rows that stand for the pool: near-duplicates are not bought, but no quota bends the draw."""
         if not count:
             return NONE
         given = Given(budget=count, seed=self.settings.seed, round=self.round.number)
-        drawn = self.scan.select(find("random"), given, excluded=self.known, reason=reason, within=within)
+        config = self.settings.selection.at_random
+        drawn = self.scan.select(RANDOM, given, excluded=self.known, config=config, reason=reason, within=within)
         return self._noted(drawn.picks)
 
     def _noted(self, picks: Picks) -> Picks:
@@ -78,4 +85,5 @@ class Choice:
         return Part(settings.seed, "reserve", RESERVE, others) if settings.budget.control else None
 
 
+RANDOM = find("random")
 NONE = Picks(as_ids([]), np.zeros(0, dtype=np.float32), ())

@@ -17,6 +17,7 @@ from alray.errors import LabelsError, ModelError, nearest
 from alray.labelling import Labels, read_labels
 from alray.pool import Pool
 from alray.proxy.switch import Off
+from alray.selection.quotas import check_columns
 from alray.table import Ids
 
 log = logging.getLogger(__name__)
@@ -53,6 +54,7 @@ class Material:
         before = ledger.read_json(known[-1]) if known else None
         pool = Pool.open(settings.pool, known=before)
         _refuse_unfit(settings, pool)
+        check_columns(pool.shards[0], settings.selection.quotas)
         test = open_test(settings.test, settings.classes) if settings.test else None
         given = read_labels(settings.labels) if settings.labels else Labels.of([])
         refuse_unnamed(given.mapping(), settings.classes, f"`labels` {settings.labels}")

@@ -16,6 +16,7 @@ from alray.campaign.costs import CostsConfig
 from alray.campaign.forecast import ForecastConfig
 from alray.campaign.stopping import StoppingConfig
 from alray.config import Config, family
+from alray.errors import StrategyError
 from alray.features import FeaturesConfig
 from alray.labelling import LABELLERS, Labeller
 from alray.pool import PoolConfig
@@ -127,6 +128,21 @@ class Settings(Config):
                 "`switch.guard` is holdout, and the fine-tuning of an alignment has a `patience`, which stops it by "
                 "the same rows: set `switch.guard` to half, or take `patience` out"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _strategy_can_be_met(self) -> Self:
+        if "reference" in self.strategy.wants and not self.training.holdout:
+            raise ValueError(
+                f"`{self.strategy.name}` asks which rows would lower the loss of held-out ones, and `training.holdout` "
+                "is 0: set it, for example to 0.2"
+            )
+        rounds = len(self.budget.per_round) if isinstance(self.budget.per_round, list) else 1
+        try:
+            for round in range(1, rounds + 1):
+                self.selection.check(self.budget.of_strategy(round))
+        except StrategyError as fault:
+            raise ValueError(str(fault)) from None
         return self
 
     @model_validator(mode="after")

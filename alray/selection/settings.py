@@ -72,6 +72,17 @@ class SelectionConfig(Config):
         """Whether any row may be refused that a strategy has chosen."""
         return bool(self.min_distance or self.quotas)
 
+    @property
+    def at_random(self) -> SelectionConfig:
+        """The same without quotas: a draw under quotas would not stand for the pool."""
+        return self.model_copy(update={"quotas": {}})
+
+    @property
+    def without_minimums(self) -> SelectionConfig:
+        """The same without the least numbers of any quota."""
+        quotas = {column: quota.model_copy(update={"at_least": {}}) for column, quota in self.quotas.items()}
+        return self.model_copy(update={"quotas": quotas})
+
     def check(self, budget: int) -> None:
         """Raise StrategyError when the quotas of one column ask for more rows than the budget has."""
         for column, quota in self.quotas.items():
