@@ -14,7 +14,7 @@ import torch
 from alray import seeds
 from alray.models.head import Head
 from alray.runtime import LocalRuntime, Runtime
-from alray.selection.candidates import Candidates
+from alray.selection.diversity.candidates import Candidates
 from alray.selection.resident import Exclusion, Resident, Scan
 from alray.selection.shortlisted import Limit
 from alray.strategies import Given, Strategy, find

@@ -11,7 +11,7 @@ import torch
 from alray import seeds
 from alray.runtime import Held
 from alray.selection import shortlisted
-from alray.selection.candidates import Candidates, Chosen
+from alray.selection.diversity.candidates import Candidates, Chosen
 from alray.selection.resident import Exclusion, Resident, Scan
 from alray.selection.shortlisted import Limit
 from alray.table import Ids, Table, as_ids

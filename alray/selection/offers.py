@@ -13,8 +13,8 @@ import numpy as np
 
 from alray.runtime import Held, Runtime
 from alray.selection import at_random, shortlisted
-from alray.selection.candidates import Candidates, Chosen
-from alray.selection.diversify import diversify
+from alray.selection.diversity.candidates import Candidates, Chosen
+from alray.selection.diversity.diversify import diversify
 from alray.selection.picks import Reason
 from alray.selection.resident import Scan
 from alray.selection.shortlisted import Limit

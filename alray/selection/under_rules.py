@@ -19,7 +19,7 @@ from torch import Tensor
 
 from alray.ops.kmeans import unit_rows
 from alray.selection import near_duplicates, quotas
-from alray.selection.candidates import Chosen
+from alray.selection.diversity.candidates import Chosen
 from alray.selection.near_duplicates import Near, blocks
 from alray.selection.offers import Offers, Row, timed
 from alray.selection.picks import Reason

@@ -21,8 +21,9 @@ import torch
 from alray.features import from_pool
 from alray.pool import Pool
 from alray.runtime import LocalRuntime, one_thread
-from alray.selection import ResidentPool, central, coreset
-from alray.selection.clusters import medoids
+from alray.selection import ResidentPool
+from alray.selection.diversity import central, coreset
+from alray.selection.diversity.clusters import medoids
 from alray.selection.resident import Exclusion, Scan
 from alray.selection.shortlisted import Limit
 from alray.strategies import Given, find

@@ -16,8 +16,8 @@ from alray.labelling import Labels
 from alray.models.head import Head
 from alray.pool import Pool
 from alray.runtime import LocalRuntime
-from alray.selection import by_kmeans, coreset
-from alray.selection.candidates import Candidates
+from alray.selection.diversity import by_kmeans, coreset
+from alray.selection.diversity.candidates import Candidates
 from alray.selection.resident import Exclusion, Scan
 from alray.selection.shortlisted import Limit
 from alray.strategies import Given, find

@@ -16,8 +16,8 @@ from alray import seeds
 from alray.ops import active_ft, kmeans
 from alray.ops.active_ft import Recipe
 from alray.selection import at_random
-from alray.selection.candidates import Candidates, Chosen
-from alray.selection.clusters import Centroids, MergeNearest, Nearest
+from alray.selection.diversity.candidates import Candidates, Chosen
+from alray.selection.diversity.clusters import Centroids, MergeNearest, Nearest
 from alray.selection.resident import Exclusion, Resident, Scan, scores
 from alray.selection.shortlisted import Limit, unit_rows
 from alray.strategies.diversity import Finetuned

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from alray.pool import Pool
 from alray.selection import select
-from alray.selection.by_points import MergePointed, Pointed
+from alray.selection.diversity.by_points import MergePointed, Pointed
 from alray.strategies import Diversity, Strategy
 from alray.strategies.diversity import Highest
 from alray.strategies.shortlist import GrowingCap

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from alray.selection.candidates import Candidates, Chosen
+from alray.selection.diversity.candidates import Candidates, Chosen
 from alray.selection.resident import Resident, Scan, columns, scores
 from alray.selection.shortlisted import Limit
 from alray.table import Ids, Table, as_ids

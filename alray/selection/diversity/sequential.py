@@ -1,7 +1,7 @@
 """Greedy k-centre and D² sampling over shards that stay where they are: the picks of one machine, in few rounds.
 
 A round is one reduce: each shard sends its rows of highest merit, the root makes all picks that they decide
-(`alray.selection.front` says why there are many), and the next call takes the new centres to the shards, in one GEMM.
+(`front.py` says why there are many), and the next call takes the new centres to the shards, in one GEMM.
 Distances are the same bits wherever they are computed (`alray.ops.distances`), so no number of workers, no cut of the
 pool and no number of rows sent changes a pick. A call carries all centres so far: a worker in a lost one's place
 starts from nothing and is where the others are.
@@ -16,10 +16,10 @@ import numpy as np
 
 from alray import seeds
 from alray.ops.distances import metric
-from alray.selection import two_round
-from alray.selection.candidates import Candidates, Chosen
-from alray.selection.front import Advance, Front, MergeNominees, Nominees, Picked, Rows, Rule, first_pick
-from alray.selection.points import placed, placed_rows
+from alray.selection.diversity import two_round
+from alray.selection.diversity.candidates import Candidates, Chosen
+from alray.selection.diversity.front import Advance, Front, MergeNominees, Nominees, Picked, Rows, Rule, first_pick
+from alray.selection.diversity.points import placed, placed_rows
 from alray.selection.resident import Resident, Scan
 from alray.selection.shortlisted import Limit
 from alray.strategies.diversity import DSquared, KCentre

@@ -20,11 +20,11 @@ from alray import seeds
 from alray.models.head import Head
 from alray.ops.distances import Euclidean
 from alray.runtime import Runtime, RuntimeConfig
-from alray.selection import sequential
-from alray.selection.candidates import Candidates
-from alray.selection.diversify import diversify
-from alray.selection.front import MergeNominees, Nominees, Rule
-from alray.selection.two_round import Level, Proposed
+from alray.selection.diversity import sequential
+from alray.selection.diversity.candidates import Candidates
+from alray.selection.diversity.diversify import diversify
+from alray.selection.diversity.front import MergeNominees, Nominees, Rule
+from alray.selection.diversity.two_round import Level, Proposed
 from alray.strategies.diversity import DSquared, KCentre
 from alray.table import as_ids
 

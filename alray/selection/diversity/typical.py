@@ -16,10 +16,11 @@ from torch import Tensor
 
 from alray import seeds
 from alray.ops import kmeans, turns, typicality
-from alray.selection import by_kmeans, clusters, shortlisted
-from alray.selection.candidates import Candidates, Chosen
-from alray.selection.clusters import Centroids
-from alray.selection.coreset import number_above
+from alray.selection import shortlisted
+from alray.selection.diversity import by_kmeans, clusters
+from alray.selection.diversity.candidates import Candidates, Chosen
+from alray.selection.diversity.clusters import Centroids
+from alray.selection.diversity.coreset import number_above
 from alray.selection.resident import Resident, Scan
 from alray.selection.shortlisted import Limit, unit_rows
 from alray.strategies.diversity import MostTypical

@@ -13,7 +13,7 @@ import torch
 import alray.selection as selection
 from alray.ops import active_ft, kmeans
 from alray.pool import Pool
-from alray.selection import finetuned
+from alray.selection.diversity import finetuned
 
 DIM = 6
 

@@ -15,9 +15,10 @@ import torch
 
 from alray import seeds
 from alray.ops import kmeans, linkage, turns
-from alray.selection import at_random, clusters, shortlisted
-from alray.selection.candidates import Candidates, Chosen
-from alray.selection.clusters import Centroids
+from alray.selection import at_random, shortlisted
+from alray.selection.diversity import clusters
+from alray.selection.diversity.candidates import Candidates, Chosen
+from alray.selection.diversity.clusters import Centroids
 from alray.selection.resident import Exclusion, Resident, Scan, scores
 from alray.selection.shortlisted import Limit
 from alray.strategies import find

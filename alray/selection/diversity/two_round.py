@@ -16,10 +16,10 @@ import torch
 
 from alray import seeds
 from alray.ops.kmeans import CHUNK
-from alray.selection.candidates import Candidates
-from alray.selection.coreset import blocks
-from alray.selection.front import F64, Advance, Front, Picked, Rows, Rule, first_pick
-from alray.selection.points import placed
+from alray.selection.diversity.candidates import Candidates
+from alray.selection.diversity.coreset import blocks
+from alray.selection.diversity.front import F64, Advance, Front, Picked, Rows, Rule, first_pick
+from alray.selection.diversity.points import placed
 from alray.selection.resident import Resident, Scan
 from alray.selection.shortlisted import Limit
 from alray.table import Ids

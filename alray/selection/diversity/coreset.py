@@ -20,7 +20,7 @@ from torch import Tensor
 from alray import seeds
 from alray.ops import kmeans
 from alray.runtime import Held, Runtime
-from alray.selection import clusters as passes
+from alray.selection.diversity import clusters as passes
 from alray.selection.resident import Resident, Scan
 from alray.selection.shortlisted import Limit, add, unit_rows
 from alray.strategies.shortlist import Counts

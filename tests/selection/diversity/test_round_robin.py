@@ -19,7 +19,7 @@ from alray.models.head import Head
 from alray.ops import kmeans, linkage
 from alray.pool import Pool
 from alray.runtime import LocalRuntime
-from alray.selection import round_robin
+from alray.selection.diversity import round_robin
 from alray.strategies import Given, find
 from alray.table import as_ids
 

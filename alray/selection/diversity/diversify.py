@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from alray.selection.at_random import uniform
-from alray.selection.by_kmeans import by_kmeans
-from alray.selection.by_points import by_points
-from alray.selection.candidates import Candidates, Chosen
-from alray.selection.finetuned import finetuned
-from alray.selection.round_robin import round_robin
-from alray.selection.sequential import d_squared, k_centre
-from alray.selection.typical import most_typical
+from alray.selection.diversity.by_kmeans import by_kmeans
+from alray.selection.diversity.by_points import by_points
+from alray.selection.diversity.candidates import Candidates, Chosen
+from alray.selection.diversity.finetuned import finetuned
+from alray.selection.diversity.round_robin import round_robin
+from alray.selection.diversity.sequential import d_squared, k_centre
+from alray.selection.diversity.typical import most_typical
 from alray.strategies import diversity
 from alray.strategies.diversity import Diversity
 

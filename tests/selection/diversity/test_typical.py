@@ -13,7 +13,7 @@ import torch
 import alray.selection as selection
 from alray.ops import kmeans
 from alray.pool import Pool
-from alray.selection import by_kmeans, typical
+from alray.selection.diversity import by_kmeans, typical
 
 DIM = 8
 

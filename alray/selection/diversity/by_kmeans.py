@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from alray.selection import central, coreset
-from alray.selection.candidates import Candidates, Chosen
-from alray.selection.clusters import medoids
+from alray.selection.diversity import central, coreset
+from alray.selection.diversity.candidates import Candidates, Chosen
+from alray.selection.diversity.clusters import medoids
 
 CENTRAL_BYTES = 256 * 2**20
 """Unit fp16 rows that one worker may gather: fp32 copies of them make three times as much."""

@@ -13,7 +13,7 @@ import alray.selection as selection
 from alray import seeds
 from alray.features import from_pool
 from alray.pool import Pool
-from alray.selection import coreset
+from alray.selection.diversity import coreset
 from alray.selection.resident import Exclusion, Resident, Scan
 from alray.selection.shortlisted import Limit
 from alray.strategies import find

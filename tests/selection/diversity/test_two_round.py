@@ -15,9 +15,9 @@ from alray.features import from_pool
 from alray.models.head import Head
 from alray.ops.distances import Euclidean
 from alray.pool import Pool
-from alray.selection.diversify import diversify
-from alray.selection.front import Rule
-from alray.selection.two_round import Level, Proposed
+from alray.selection.diversity.diversify import diversify
+from alray.selection.diversity.front import Rule
+from alray.selection.diversity.two_round import Level, Proposed
 from alray.strategies import find
 from alray.strategies.diversity import DSquared, KCentre
 from alray.table import as_ids
