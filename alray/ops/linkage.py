@@ -29,7 +29,7 @@ def average(
     8·M² bytes and M²·D operations.
     """
     merges = sorted(tree(points_MD.astype(np.float64), weight_M.astype(np.float64)))
-    kept = merges[: len(points_MD) - clusters] if distance is None else [m for m in merges if m[0] < distance]
+    kept = merges[: max(len(points_MD) - clusters, 0)] if distance is None else [m for m in merges if m[0] < distance]
     parent = list(range(len(points_MD)))
 
     def root(at: int) -> int:

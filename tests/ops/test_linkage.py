@@ -55,6 +55,12 @@ def test_rows_that_are_alike_merge_first_and_one_point_is_a_cluster() -> None:
     assert linkage.average(x, np.ones(10, dtype=np.int64), clusters=99).tolist() == list(range(10))
 
 
+@pytest.mark.parametrize(("rows", "clusters"), [(10, 12), (10, 10), (10, 19), (300, 500), (499, 500)])
+def test_no_more_points_than_clusters_are_wanted_leaves_each_alone(rows: int, clusters: int) -> None:
+    found = linkage.average(points(rows), np.ones(rows, dtype=np.int64), clusters=clusters)
+    assert found.tolist() == list(range(rows))
+
+
 def test_clusters_are_numbered_by_their_first_points() -> None:
     x = np.array([[9.0], [0.0], [9.1], [4.0], [0.1]])
     assert linkage.average(x, np.ones(5, dtype=np.int64), clusters=3).tolist() == [0, 1, 0, 2, 1]

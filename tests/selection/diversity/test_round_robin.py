@@ -49,6 +49,13 @@ def test_turns_by_hand() -> None:
     assert [members.ids_n[i] for i in round_robin.in_turns(members, 4)] == ["d", "f", "b", "e"]
 
 
+def test_a_pool_of_fewer_rows_than_clusters_has_a_cluster_a_row(tmp_path: Path) -> None:
+    """320 rows and the 500 clusters of the default: nothing merges, so the rows of the least margins are drawn from."""
+    path, *_ = builders.features_pool(tmp_path, files=(120, 200), dim=DIM)
+    found = choose(path, 16)
+    assert found.report["clusters"] == 320 and found.report["groups"] == found.report["shortlist"] == 160
+
+
 def brute(matrix: np.ndarray, names: list[str], budget: int, multiple: int, clusters: int) -> set[str]:
     """Algorithm 2 on one machine, its clusters by scikit-learn."""
     x = kmeans.unit_rows(torch.from_numpy(matrix.astype(np.float32))).numpy().astype(np.float64)
