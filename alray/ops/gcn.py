@@ -2,7 +2,8 @@
 
 The graph's weights are inner products of unit rows, negative ones taken as none, and a node's own weight is one beside
 the rest of its column, which adds up to one. Products with it are made block by block; where no coordinate is negative,
-as behind a ReLU, they are two thin products and the n × n weights are never made.
+as behind a ReLU, they are two thin products and the n × n weights are never made. Thin products subtract what a node
+weighs to itself, of which a node with few neighbours has little else: so they are in fp64.
 """
 
 from __future__ import annotations
@@ -19,26 +20,34 @@ BLOCK = 1024
 """Rows of the graph that one tensor holds."""
 
 LEAST = 1e-12
-"""Below this sum of weights a node has no neighbours."""
+"""Up to this sum of weights a node has no neighbours."""
+
+ROUNDING = 1e-10
+"""Up to this share of ‖x‖·‖Σx‖ a sum of weights by thin products is what fp64 left of them, and none."""
 
 
 class Graph:
-    """A = S D⁻¹ + I of unit rows x: S_ij = max(x_i·x_j, 0) without the diagonal, D its column sums; fp32."""
+    """A = S D⁻¹ + I of unit rows x: S_ij = max(x_i·x_j, 0) without the diagonal, D its column sums.
+
+    A column without weights stays empty in S D⁻¹. What is multiplied is fp32, [N, K].
+    """
 
     def __init__(self, units_ND: Tensor) -> None:
-        self._x_ND = units_ND.float()
+        self._thin = bool((units_ND >= 0).all())
+        self._x_ND = units_ND.double() if self._thin else units_ND.float()
         self._own_N1 = self._x_ND.square().sum(dim=1, keepdim=True)
-        self._thin = bool((self._x_ND >= 0).all())
         self._blocks = [] if self._thin else [self._block(at) for at in range(0, len(self._x_ND), BLOCK)]
-        self._degree_N1 = self._weigh(torch.ones(len(self._x_ND), 1)).clamp_min(LEAST)
+        degree_N1 = self._weigh(torch.ones(len(self._x_ND), 1).to(self._x_ND))
+        none_N1 = ROUNDING * self._own_N1.sqrt() * self._x_ND.sum(dim=0).norm() if self._thin else LEAST
+        self._share_N1 = torch.where(degree_N1 > none_N1, 1 / degree_N1, 0.0)
 
     def __matmul__(self, values_NK: Tensor) -> Tensor:
         """Return A·values, [N, K]."""
-        return self._weigh(values_NK / self._degree_N1) + values_NK
+        return self._weigh(values_NK * self._share_N1).to(values_NK) + values_NK
 
     def back(self, values_NK: Tensor) -> Tensor:
         """Return Aᵀ·values, [N, K]."""
-        return self._weigh(values_NK) / self._degree_N1 + values_NK
+        return (self._weigh(values_NK.to(self._x_ND)) * self._share_N1).to(values_NK) + values_NK
 
     def _weigh(self, values_NK: Tensor) -> Tensor:
         """Return S·values, which is Sᵀ·values."""

@@ -50,6 +50,50 @@ def test_a_node_without_neighbours_keeps_its_own_values() -> None:
     assert torch.equal(gcn.Graph(x) @ values, values)
 
 
+def sparse(rows: int = 200, dim: int = 64, seed: int = 0) -> torch.Tensor:
+    """Return fp16 unit rows as behind a ReLU, a tenth of each not zero; the last two share no coordinate with any."""
+    rng = np.random.default_rng(seed)
+    x = np.abs(rng.normal(size=(rows, dim))) * (rng.random((rows, dim)) < 0.1)
+    x[:, 0] += 0.1 * rng.random(rows)
+    x[:, -6:], x[-2:] = 0, 0
+    x[-2, -6:-3], x[-1, -3:] = rng.random(3) + 0.2, rng.random(3) + 0.2
+    return kmeans.unit_rows(torch.from_numpy(x))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_thin_products_beside_nodes_without_neighbours(seed: int) -> None:
+    """x·Σx − ‖x‖² of such a node is rounding, which must not be divided by."""
+    x, values = sparse(seed=seed), np.random.default_rng(1).normal(size=(200, 3))
+    graph, dense, given = gcn.Graph(x), adjacency(x), torch.from_numpy(values).float()
+    np.testing.assert_allclose((graph @ given).numpy(), dense @ values, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(graph.back(given).numpy(), dense.T @ values, rtol=1e-5, atol=1e-5)
+    assert torch.equal((graph @ given)[-2:], given[-2:]) and (graph @ given).dtype == torch.float32
+
+
+def test_thin_products_of_rows_that_are_no_fp16_numbers() -> None:
+    """Then the squares do not cancel to the last bit, and what is left of them is no neighbour."""
+    rng = np.random.default_rng(3)
+    x = sparse().double() * torch.from_numpy(rng.uniform(0.9, 1.1, size=(200, 1)))
+    x = torch.nn.functional.normalize(x, dim=1).float()
+    values = torch.from_numpy(rng.normal(size=(200, 2))).float()
+    np.testing.assert_allclose((gcn.Graph(x) @ values).numpy(), adjacency(x) @ values.double().numpy(), atol=1e-5)
+
+
+def test_a_neighbour_that_is_far_still_counts() -> None:
+    """One weak neighbour has the whole of a column, however little it weighs beside all others."""
+    x = sparse()
+    x[-1, -6] = 1e-3
+    values = torch.from_numpy(np.random.default_rng(1).normal(size=(200, 2))).float()
+    dense = adjacency(x)
+    assert dense[-2, -1] == 1
+    np.testing.assert_allclose((gcn.Graph(x) @ values).numpy(), dense @ values.double().numpy(), atol=1e-5)
+
+
+def test_hidden_activations_beside_nodes_without_neighbours_stay_small() -> None:
+    recipe = gcn.Recipe(epochs=3, hidden=16)
+    assert gcn.fit(sparse(seed=1), torch.arange(200) < 20, recipe, seeds.torch_generator(0, "test"))[1].max() < 5
+
+
 def test_the_forward_pass_is_that_of_dense_numpy() -> None:
     x, w = units(40), weights()
     graph, dense = gcn.Graph(x), adjacency(x)
@@ -92,6 +136,43 @@ def test_the_gradient_is_that_of_finite_differences(positive: bool) -> None:
                 parts[number][at] += step
                 sides.append(loss(parts))
             assert float(tensor.grad[at]) == pytest.approx((sides[0] - sides[1]) / 2e-5, abs=2e-4)  # type: ignore[index]
+
+
+@pytest.mark.parametrize(("dropout", "decay"), [(0.0, 0.0), (0.5, 0.0), (0.0, 0.3), (0.4, 0.2)])
+def test_training_is_adam_by_hand(dropout: float, decay: float) -> None:
+    """Five epochs of Kingma & Ba's algorithm 1 in NumPy with the gradient by the chain rule, from the same draws.
+
+    Decay is added to the gradient; what dropout keeps grows by 1/(1 − dropout).
+    """
+    recipe = gcn.Recipe(hidden=6, epochs=5, rate=0.02, decay=decay, dropout=dropout, weight=1.7)
+    x, labelled = units(40), np.arange(40) < 12
+    score, hidden = gcn.fit(x, torch.from_numpy(labelled), recipe, seeds.torch_generator(1, "test"))
+    generator = seeds.torch_generator(1, "test")
+    parts = [t.double().numpy() for t in gcn.Weights.drawn(5, 6, generator).all()]
+    dense = adjacency(x)
+    spread = dense @ x.double().numpy()
+    mean, square = [np.zeros_like(p) for p in parts], [np.zeros_like(p) for p in parts]
+
+    def forward(keep: np.ndarray | float) -> tuple[np.ndarray, np.ndarray]:
+        activation = np.maximum(spread @ parts[0] + parts[1], 0)
+        return activation, (dense @ (activation * keep) @ parts[2])[:, 0] + parts[3]
+
+    for epoch in range(1, 6):
+        keep = (torch.rand(40, 6, generator=generator) >= dropout).double().numpy() / (1 - dropout)
+        activation, z = forward(keep)
+        s = 1 / (1 + np.exp(-z))
+        dz = np.where(labelled, (s - 1) / 12, 1.7 * s / 28)[:, None]
+        back = dense.T @ dz
+        down = back @ parts[2].T * keep * (activation > 0)
+        slopes = [spread.T @ down, down.sum(axis=0), (activation * keep).T @ back, dz.sum(axis=0)]
+        for at, slope in enumerate(slopes):
+            slope = slope + decay * parts[at]
+            mean[at], square[at] = 0.9 * mean[at] + 0.1 * slope, 0.999 * square[at] + 0.001 * slope**2
+            move = (mean[at] / (1 - 0.9**epoch)) / (np.sqrt(square[at] / (1 - 0.999**epoch)) + 1e-8)
+            parts[at] = parts[at] - 0.02 * move
+    activation, z = forward(1.0)
+    np.testing.assert_allclose(hidden.numpy(), activation, atol=1e-4)
+    np.testing.assert_allclose(score.numpy(), 1 / (1 + np.exp(-z)), atol=1e-4)
 
 
 def test_what_is_labelled_looks_labelled_after_training() -> None:

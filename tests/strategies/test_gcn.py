@@ -50,6 +50,19 @@ def test_the_score_is_how_near_a_row_is_to_a_tenth() -> None:
     np.testing.assert_array_equal(found, -np.abs(trained(one, epochs=10)[0][:80] - np.float32(0.1)))
 
 
+@pytest.mark.parametrize(("field", "recipe", "value"), [
+    ("unlabelled_weight", "weight", 3.0), ("weight_decay", "decay", 0.1), ("dropout", "dropout", 0.6),
+    ("learning_rate", "rate", 0.01), ("hidden", "hidden", 9), ("epochs", "epochs", 7),
+])  # fmt: skip
+def test_every_setting_reaches_the_training(field: str, recipe: str, value: float) -> None:
+    one = given()
+    found = scores("uncertain_gcn", one, **{"epochs": 10, field: value})
+    np.testing.assert_array_equal(
+        found, -np.abs(trained(one, **{"epochs": 10, recipe: value})[0][:80] - np.float32(0.1))
+    )
+    assert (found != scores("uncertain_gcn", one, epochs=10)).any()
+
+
 def test_core_gcn_goes_farthest_first_from_the_labelled_nodes() -> None:
     one = given()
     found = scores("core_gcn", one, epochs=10)
