@@ -12,6 +12,7 @@ from alray.strategies.base import Given, Strategy
 from alray.strategies.diversity import Diversity, KMeans, Nothing
 from alray.strategies.margin import Margin
 from alray.strategies.registry import StrategyFamily
+from alray.strategies.sampled import SampledStrategy
 from alray.strategies.shortlist import All, Shortlist
 from alray.table import Table
 
@@ -40,6 +41,11 @@ class Diverse(Strategy):
             raise ValueError(
                 f"`{base.name}` is diverse already and cannot be made so twice (expected a strategy that takes the "
                 f"best of a score, such as margin). Use `{base.name}` itself"
+            )
+        if isinstance(base, SampledStrategy) and base.picks_alone:
+            raise ValueError(
+                f"`{base.name}` names the rows to pick and no others, so that there is nothing to thin out (expected a "
+                f"strategy that takes the best of a score, such as margin). Use `{base.name}` itself"
             )
         return base
 

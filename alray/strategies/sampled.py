@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,8 @@ Scored = tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]
 
 class SampledStrategy(Strategy):
     """Rows that `choose` names have its score, all others −∞: what the choice leaves open is filled at random."""
+
+    picks_alone: ClassVar[bool] = True  # `choose` names the rows to pick and no others
 
     @abstractmethod
     def choose(self, given: Given) -> Scored:

@@ -16,6 +16,7 @@ class UncertainGCN(GraphStrategy):
     """Caramalau, Bhattarai & Kim, CVPR 2021, eq. 6: score = −|s − `margin`|, s being how labelled a row looks."""
 
     name: Literal["uncertain_gcn"] = "uncertain_gcn"
+    picks_alone: ClassVar[bool] = False
     cost: ClassVar[str] = "`epochs`·n²+n²·D with n = `subset` + M; `epochs`·n·D behind a ReLU"
 
     margin: float = Field(0.1, ge=0, le=1)

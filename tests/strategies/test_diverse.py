@@ -101,6 +101,12 @@ def test_a_base_that_is_diverse_already_is_refused(base: Any) -> None:
         find({"name": "diverse", "base": base})
 
 
+@pytest.mark.parametrize("base", ["prob_cover", "core_gcn"])
+def test_a_base_that_names_its_picks_and_no_more_is_refused(base: str) -> None:
+    with pytest.raises(StrategyError, match=rf"strategy.base: `{base}` names the rows to pick.*nothing to thin out"):
+        find({"name": "diverse", "base": base})
+
+
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
