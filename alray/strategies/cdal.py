@@ -15,7 +15,8 @@ class CDAL(InSequence):
     """Greedy k-centre by ½ KL(p‖q) + ½ KL(q‖p) (CDAL-CS of Agarwal et al., ECCV 2020).
 
     Probabilities are floored at 1e-12 under the logarithm. The labelled rows are the first centres; with a head and no
-    labels the first pick is drawn at random. The score of a pick is its distance when it was picked.
+    labels the first pick is drawn at random. The score of a pick is its distance when it was picked, so ranks are the
+    greedy order, but for picks whose distances are one fp32 number: these are ranked by id.
     """
 
     name: Literal["cdal"] = "cdal"

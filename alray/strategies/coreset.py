@@ -13,8 +13,8 @@ class CoreSet(InSequence):
 
     z are activations or features as they are, not normalised, by `selection.space`; the labelled rows are the first
     centres. Needs neither head nor labels: without labels the first pick is drawn at random. The score of a pick is its
-    distance when it was picked (∞ for the first without labels), so ranks are the greedy order. Picks end when every
-    row left is equal to a centre.
+    distance when it was picked (∞ for the first without labels), so ranks are the greedy order, but for picks whose
+    distances are one fp32 number: these are ranked by id. Picks end when every row left is equal to a centre.
     """
 
     name: Literal["coreset"] = "coreset"
