@@ -80,6 +80,31 @@ def test_steps_lower_the_loss_and_leave_the_fixed_ones_alone() -> None:
     assert torch.equal(active_ft.optimised(x, start, fixed, Recipe(steps=0)), torch.nn.functional.normalize(start))
 
 
+def test_three_steps_are_those_of_adam_by_hand() -> None:
+    """Kingma & Ba's algorithm 1 in NumPy, gradients by finite differences, back to length 1 after every step."""
+    recipe = Recipe(temperature=0.3, balance=1.5, rate=0.02, steps=3)
+    x, start, fixed = units(60).float(), units(4, seed=1).float(), units(2, seed=2).float()
+    wide, moving, still = (
+        (t / t.norm(dim=1, keepdim=True)).double().numpy() if t is not x else t.double().numpy()
+        for t in (x, start, fixed)
+    )
+    mean, square = np.zeros_like(moving), np.zeros_like(moving)
+    for step in range(1, 4):
+        slope = np.zeros_like(moving)
+        for at in np.ndindex(moving.shape):
+            by = np.zeros_like(moving)
+            by[at] = 1e-6
+            up, down = (brute(wide, moving + s * by, moving, still, recipe) for s in (1, -1))
+            slope[at] = (up - down) / 2e-6
+        mean, square = 0.9 * mean + 0.1 * slope, 0.999 * square + 0.001 * slope**2
+        move = (mean / (1 - 0.9**step)) / (np.sqrt(square / (1 - 0.999**step)) + 1e-8)
+        moving = moving - 0.02 * move
+        moving /= np.linalg.norm(moving, axis=1, keepdims=True)
+    found = active_ft.optimised(x, start, fixed, recipe)
+    np.testing.assert_allclose(found.numpy(), moving, atol=1e-4)
+    assert np.abs(found.numpy() - start.numpy()).max() > 0.02
+
+
 def test_centroids_keep_away_from_labelled_rows() -> None:
     # Rows between two directions; a labelled row stands at one of them.
     angle = torch.linspace(0, torch.pi / 2, 50)

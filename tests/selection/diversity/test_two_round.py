@@ -9,8 +9,10 @@ import builders
 import cut_rows
 import numpy as np
 import pytest
+from scipy.stats import chisquare
 
 import alray.selection as selection
+from alray import seeds
 from alray.features import from_pool
 from alray.models.head import Head
 from alray.ops.distances import Euclidean
@@ -98,6 +100,23 @@ def test_a_pick_stands_for_the_rows_that_it_is_the_nearest_to() -> None:
     found = level(Proposed(as_ids(builders.ids(8)), line, np.array([1.0, 1, 1, 1, 2, 3, 1, 1])))
     assert cut_rows.numbers(found.ids_n) == [7, 4]  # at 100, then at 50; rows 0 to 3 are nearest to the labelled 0
     assert found.weight_n.tolist() == [2, 5]
+
+
+def test_a_row_that_stands_for_many_fires_as_often_as_they_would() -> None:
+    """Chi-square: chances are the weight times the squared distance, for the first pick of a race and the next."""
+    line, weight = np.array([[1.0], [2], [3], [-1]], dtype=np.float32), np.array([9.0, 1, 2, 4])
+    seen = np.zeros((4, 4))
+    for seed in range(3000):
+        level = Level(Rule(Euclidean(), stream=seeds.key(seed, "race", 0)), np.array([[0.0]], dtype=np.float32), 2)
+        first, second = cut_rows.numbers(level.picks(Proposed(as_ids(builders.ids(4)), line, weight)).ids_K)
+        seen[first, second] += 1
+    apart = (line - line.T) ** 2
+    rate = weight * line[:, 0] ** 2
+    assert chisquare(seen.sum(axis=1), 3000 * rate / rate.sum()).pvalue > 0.001
+    for first in range(4):
+        others = np.delete(np.arange(4), first)
+        rate = (weight * np.minimum(line[:, 0] ** 2, apart[first]))[others]
+        assert chisquare(seen[first][others], seen[first].sum() * rate / rate.sum()).pvalue > 0.001
 
 
 def test_rows_fewer_than_the_budget_all_go_on() -> None:
