@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from alray.ops.probability import overflow
+
 BLOCK = 256
 """Rows of a walk at a time: their gradients are rows × classes × D numbers."""
 
@@ -35,12 +37,6 @@ def distance(logits_NC: Tensor, apart_CC: Tensor, *, last_class_bug: bool = Fals
     if last_class_bug and logits_NC.shape[1] > 1:
         far_NC = far_NC.gather(1, last_other(label_N, logits_NC.shape[1])[:, None])
     return far_NC.min(dim=1).values + overflow(logits_NC)
-
-
-def overflow(logits_NC: Tensor) -> Tensor:
-    """Return 0 for each row, but not a number where the largest logit is none that a gap could be taken from, [N]."""
-    top_N = logits_NC.amax(dim=1)
-    return top_N - top_N
 
 
 def last_other(label_N: Tensor, classes: int) -> Tensor:

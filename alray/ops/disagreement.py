@@ -32,9 +32,11 @@ def mutual_information(draws: Iterable[Tensor]) -> Tensor:
 
 
 def mismatches(logits_NC: Tensor, draws: Iterable[Tensor]) -> Tensor:
-    """Return how many draws, logits [N, C] each, name another class than `logits_NC` does, int64 [N]."""
-    label_N = logits_NC.argmax(dim=1)
-    count_N = torch.zeros_like(label_N)
+    """Return how many draws, logits [N, C] each, name another class than `logits_NC` does, [N] of their precision.
+
+    NaN for a row that overflows in one of them: then there is no class that it names.
+    """
+    label_N, count_N = logits_NC.argmax(dim=1), probability.overflow(logits_NC)
     for drawn_NC in draws:
-        count_N += drawn_NC.argmax(dim=1) != label_N
+        count_N = count_N + (drawn_NC.argmax(dim=1) != label_N) + probability.overflow(drawn_NC)
     return count_N

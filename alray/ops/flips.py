@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from alray.ops.affine import affine
+from alray.ops.probability import overflow
 
 GUARD = 1e-8
 """The official code divides by (a − z) + 1e-8; where the difference is exactly zero, that freezes the coordinate."""
@@ -95,7 +96,8 @@ def first_crossing(logits_NC: Tensor, label_N: Tensor, slope_NC: Tensor, least_s
 def critical_cap(hidden_ND: Tensor, frame: Frame) -> Tensor:
     """Return the cap at which each row becomes a candidate, [N]: candidate at cap c ⟺ critical cap < c.
 
-    The cap is √D r* / max_i ‖a_i − z‖ (the official ε is cap / √D). Infinite where no displacement flips the label.
+    The cap is √D r* / max_i ‖a_i − z‖ (the official ε is cap / √D). Infinite where no displacement flips the label, NaN
+    where the rows' precision has no number for the logits.
     """
     cap_N, share_N = _caps(hidden_ND, frame.to(hidden_ND))
     flat_N = share_N < FLAT
@@ -115,7 +117,9 @@ def _caps(hidden_ND: Tensor, frame: Frame) -> tuple[Tensor, Tensor]:
     slope_NC, share_N = slopes(v_NC, label_N, frame)
     radius_N = first_crossing(logits_NC, label_N, slope_NC, frame.least_slope)
     farthest_N = (away_NC.max(dim=1).values + torch.linalg.vector_norm(z_ND, dim=1).square()).clamp_min(0).sqrt()
-    return torch.where(farthest_N > 0, math.sqrt(z_ND.shape[1]) * radius_N / farthest_N, math.inf), share_N
+    cap_N = torch.where(farthest_N > 0, math.sqrt(z_ND.shape[1]) * radius_N / farthest_N, math.inf)
+    none_N = overflow(logits_NC)
+    return cap_N + none_N, share_N + none_N
 
 
 def critical_cap_frozen(hidden_ND: Tensor, frame: Frame) -> Tensor:
@@ -135,4 +139,4 @@ def critical_cap_frozen(hidden_ND: Tensor, frame: Frame) -> Tensor:
         slope_NC = image_NC - image_NC.gather(1, label_N[:, None])
         radius_N = first_crossing(logits_NC, label_N, slope_NC, frame.least_slope)
         least_N = torch.minimum(least_N, radius_N / d_ND.norm(dim=1))
-    return math.sqrt(z_ND.shape[1]) * least_N
+    return math.sqrt(z_ND.shape[1]) * least_N + overflow(logits_NC.to(hidden_ND))

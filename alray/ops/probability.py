@@ -30,3 +30,9 @@ def symmetric_kl(logits_NC: Tensor, others_NC: Tensor) -> Tensor:
     log_p_NC, log_q_NC = logits_NC.log_softmax(dim=1), others_NC.log_softmax(dim=1)
     parts_NC = (log_p_NC.exp() - log_q_NC.exp()) * (log_p_NC - log_q_NC)
     return parts_NC.sum(dim=1).clamp_min(0) / 2
+
+
+def overflow(logits_NC: Tensor) -> Tensor:
+    """Return 0 for each row, but NaN where its largest logit is no finite number, as its softmax is then, [N]."""
+    top_N = logits_NC.amax(dim=1)
+    return top_N - top_N

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from dataclasses import replace
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from alray.errors import StrategyError
 from alray.ops import gcn, kmeans
 from alray.strategies.base import Given
 from alray.strategies.sampled import SampledStrategy
+from alray.table import Table
 
 
 class GraphStrategy(SampledStrategy):
@@ -38,6 +40,13 @@ class GraphStrategy(SampledStrategy):
     def sample(self, budget: int) -> int:
         return self.subset
 
+    def prepare(self, given: Given) -> dict[str, Any]:
+        """As all that choose among a sample. Activations that are no numbers would reach every node: they are none."""
+        return super().prepare(replace(given, sample=_numbers(given.sample), labelled=_numbers(given.labelled)))
+
+    def score(self, rows: Table, prepared: dict[str, Any]) -> Tensor:
+        return torch.where(rows["hidden"].isfinite().all(dim=1), super().score(rows, prepared), torch.nan)
+
     def fitted(self, given: Given) -> tuple[Tensor, Tensor, Tensor]:
         """Return how labelled each row of the sample looks, [S], its hidden activations, and the labelled nodes'."""
         assert given.sample is not None
@@ -59,12 +68,18 @@ class GraphStrategy(SampledStrategy):
         return score_N[~known_N], hidden_NH[~known_N], hidden_NH[known_N]
 
     def _labelled(self, given: Given) -> Tensor:
-        """Return the unit activations of the labelled rows, or of `subset` of them drawn at random."""
-        if given.labelled is None or not len(given.labelled):
+        """Return the unit activations of the rows with labels, held-out ones too, or of `subset` drawn from them."""
+        known = given.bought
+        if known is None or not len(known):
             raise StrategyError(
                 f"`{self.name}` learns to tell labelled rows from the others, and there are no labels. Give labels, or "
                 "start with `typiclust`, `prob_cover` or `random`, which need none."
             )
         stream = seeds.key(given.seed, "gcn-labelled", given.round)
-        order = np.argsort(seeds.uniform(stream, seeds.hash_ids(given.labelled.ids)), kind="stable")[: self.subset]
-        return kmeans.unit_rows(given.labelled["hidden"][torch.from_numpy(np.sort(order))])
+        order = np.argsort(seeds.uniform(stream, seeds.hash_ids(known.ids)), kind="stable")[: self.subset]
+        return kmeans.unit_rows(known["hidden"][torch.from_numpy(np.sort(order))])
+
+
+def _numbers(rows: Table | None) -> Table | None:
+    """Return the rows whose activations are finite."""
+    return rows if rows is None else rows.take(rows["hidden"].isfinite().all(dim=1).nonzero()[:, 0].numpy())

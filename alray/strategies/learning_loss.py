@@ -61,10 +61,12 @@ class LearningLoss(ScoreStrategy):
         return {"layers": [(w.numpy(), b.numpy()) for w, b in layers]}
 
     def score(self, rows: Table, prepared: dict[str, Any]) -> Tensor:
+        fine_N = rows["hidden"].isfinite().all(dim=1)
         if prepared["layers"] is None:
-            return torch.full_like(rows["features"][:, 0], -torch.inf)
+            return torch.where(fine_N, -torch.inf, torch.nan)
         layers = [(as_tensor(w, rows["features"]), as_tensor(b, rows["features"])) for w, b in prepared["layers"]]
-        return loss_ranking.predict([rows[name] for name in LEVELS[: len(layers) - 1]], layers)
+        predicted_N = loss_ranking.predict([rows[name] for name in LEVELS[: len(layers) - 1]], layers)
+        return torch.where(fine_N, predicted_N, torch.nan)
 
     def shortlist(self, budget: int) -> Shortlist:
         return All()

@@ -40,7 +40,7 @@ class PowerBald(DropoutStrategy, ScoreStrategy):
         mi_N = mutual_information(logits_NC.softmax(dim=1) for logits_NC in passes)
         hashes = seeds.hash_ids(rows.ids) if self.where == "backbone" else rows["hash"].cpu().numpy().view(np.uint64)
         noise_N = torch.from_numpy(gumbel.noise(prepared["stream"], hashes)).to(mi_N.device)
-        return torch.where(mi_N > 0, self.beta * mi_N.log() + noise_N, -torch.inf).float()
+        return torch.where(mi_N == 0, -torch.inf, self.beta * mi_N.log() + noise_N).float()
 
     def shortlist(self, budget: int) -> Shortlist:
         return All()

@@ -84,3 +84,11 @@ def test_mismatches_count_the_draws_that_name_another_class() -> None:
     found = mismatches(torch.from_numpy(whole), torch.from_numpy(draws))
     assert found.tolist() == [sum(int(d[n].argmax() != whole[n].argmax()) for d in draws) for n in range(50)]
     assert mismatches(torch.from_numpy(whole), [torch.from_numpy(whole)] * 3).sum() == 0
+
+
+def test_a_row_that_overflows_in_one_draw_has_no_count() -> None:
+    """argmax takes a logit that is no number for the largest: that is not another class."""
+    whole = torch.tensor([[0.0, 1], [0, 1], [math.nan, 0], [0, math.inf]])
+    draw = torch.tensor([[1.0, 0], [math.inf, -math.inf], [0, 1], [0, 1]])
+    found = mismatches(whole, [draw, whole])
+    assert found[0] == 1 and found[1:].isnan().all()
