@@ -16,7 +16,7 @@ from alray.selection import at_random, shortlisted
 from alray.selection.diversity.candidates import Candidates, Chosen
 from alray.selection.diversity.diversify import diversify
 from alray.selection.picks import Reason
-from alray.selection.resident import Scan
+from alray.selection.resident import Resident, Scan, scores
 from alray.selection.shortlisted import Limit
 from alray.strategies import Given
 from alray.strategies.diversity import Nothing
@@ -28,6 +28,15 @@ log = logging.getLogger(__name__)
 NONE = as_ids([])
 Row = tuple[str, float, Reason]
 """Id, score and reason of a pick."""
+
+
+@dataclass(frozen=True)
+class Before:
+    """What a pass under rules follows: `number` passes, in which some rows were `taken`; so many are `missing` yet."""
+
+    number: int
+    taken: Collection[str]
+    missing: int
 
 
 @contextmanager
@@ -55,10 +64,11 @@ class Offers:
     kept: dict[Any, Any]  # by ways of selection, from round to round
     rows: Callable[[Collection[str]], Table]  # of the pool, by id
 
-    def choose(self, scan: Scan, count: int, taken: Collection[str] = ()) -> Chosen:
+    def choose(self, scan: Scan, count: int, before: Before | None = None) -> Chosen:
         """Return at most `count` rows as the strategy chooses them: its shortlist, diverse where that is longer.
 
-        Ways that keep picks apart from labelled rows keep them apart from rows `taken` before, too.
+        Under rules more are asked for than are missing. A shortlist of no more than that is chosen from all the same,
+        down to its last row: its order says which are taken. Where all of it is missing, the order is a draw.
         """
         cut = self._cut(scan, count)
         if cut.best is not None:
@@ -66,10 +76,13 @@ class Offers:
         limit, candidates = self._limit(scan, cut)
         self._note(cap=cut.cap, candidates=cut.count, candidates_per_pick=cut.count / count, shortlist=candidates)
         log.info("%s: %d candidates for %d picks (cap %s)", scan.strategy.name, candidates, count, cut.cap)
-        if candidates <= count or isinstance(scan.strategy.diversity, Nothing):
+        missing = count if before is None else before.missing
+        if isinstance(scan.strategy.diversity, Nothing) or (candidates <= missing and before is None):
             return self._ranked(scan, min(candidates, count), cut.above)
+        if candidates <= missing:
+            return self._drawn(scan, limit, candidates)
         with timed(self.report, "diversify"):
-            return self._diversify(scan, limit, candidates, self._beside(taken, count))
+            return self._diversify(scan, limit, candidates, min(count, candidates - 1), before)
 
     def best(self, scan: Scan, count: int) -> Chosen:
         """Return the best `count` rows of the strategy's shortlist by (score, id), best first."""
@@ -81,6 +94,11 @@ class Offers:
         """Return `count` rows drawn at random among those not `taken`, the highest number first."""
         with timed(self.report, "fill"):
             return at_random.fill(self.held, scan, count, self.given.seed, self.given.round, taken)
+
+    def flat(self, scan: Scan) -> bool:
+        """Whether all rows that may be picked have the same score, which then says nothing of any of them."""
+        low, high = self.held.reduce(extent, widest, scan)
+        return bool(low >= high)
 
     def _cut(self, scan: Scan, count: int) -> Cut:
         """Return the shortlist for `count` rows."""
@@ -106,18 +124,13 @@ class Offers:
             scores, ids = self.held.reduce(shortlisted.best, merge, scan, count, above)
         return ids, scores
 
-    def _beside(self, taken: Collection[str], count: int) -> Given:
-        """Return what a way may look at: `count` is its budget, rows `taken` before stand with the labelled ones."""
-        given = replace(self.given, budget=count)
-        if not taken:
-            return given
-        rows = self.rows(taken)
-        if given.head is not None:
-            rows = rows.with_columns(hidden=given.head.hidden(rows["features"]))
-        known = [] if given.labelled is None else [given.labelled.only(*rows.columns)]
-        return replace(given, labelled=Table.concat([*known, rows]), label_M=None)
+    def _drawn(self, scan: Scan, limit: Limit, count: int) -> Chosen:
+        if count == 0:
+            return NONE, np.zeros(0, dtype=np.float32)
+        with timed(self.report, "shortlist"):
+            return at_random.draw(self.held, scan, limit, count, self.given.seed, self.given.round, "order")
 
-    def _diversify(self, scan: Scan, limit: Limit, candidates: int, given: Given) -> Chosen:
+    def _diversify(self, scan: Scan, limit: Limit, candidates: int, count: int, before: Before | None) -> Chosen:
         noted: dict[str, Any] = {}
         found = Candidates(
             held=self.held,
@@ -127,11 +140,13 @@ class Offers:
             scan=scan,
             limit=limit,
             count=candidates,
-            given=given,
+            given=replace(self.given, budget=count),
             diversity=scan.strategy.diversity,
             regime=self.regime,
             report=noted,
             kept=self.kept,
+            taken=self.rows(before.taken) if before is not None and before.taken else None,
+            number=0 if before is None else before.number,
         )
         chosen = diversify(found)
         self._note(**{"diversity": scan.strategy.diversity.name, "space": scan.space} | noted)
@@ -141,3 +156,19 @@ class Offers:
         """Keep what the first offer met: what comes after it is for the few rows that were refused."""
         for name, fact in facts.items():
             self.report.setdefault(name, fact)
+
+
+Extent = tuple[float, float]
+"""The lowest and the highest score."""
+
+
+def extent(shard: Resident, scan: Scan) -> Extent:
+    """Return the extent of the scores of the shard's rows that may be picked; (∞, −∞) where there is none."""
+    scores_N = scores(shard, scan)
+    scores_N = scores_N[~np.isnan(scores_N)]
+    return (float(scores_N.min()), float(scores_N.max())) if len(scores_N) else (np.inf, -np.inf)
+
+
+def widest(parts: list[Extent]) -> Extent:
+    """Merge extents."""
+    return min(part[0] for part in parts), max(part[1] for part in parts)

@@ -87,11 +87,15 @@ def _predicted(shard: Resident, scan: Scan, column: str) -> Values:
 
 @dataclass(frozen=True)
 class Shut(Gate):
-    """What may not be picked any more in one pass: rows by id, and values; with `needed`, all other values too."""
+    """What may not be picked any more in one pass: rows by id, and values; with `needed`, all other values too.
+
+    A row that is let in has a needed value in `at_once` columns or more.
+    """
 
     gone: Exclusion
     closed: Names
     needed: Names | None = None
+    at_once: int = 1
 
     def mask(self, shard: Resident, scan: Scan) -> Flags:
         """Return which of the shard's rows are shut out, [N]."""
@@ -100,7 +104,7 @@ class Shut(Gate):
             shut_N |= values(shard, scan, column).among(names)
         if self.needed is not None:
             wanted = [values(shard, scan, column).among(names) for column, names in self.needed.items()]
-            shut_N |= ~np.any(wanted, axis=0)
+            shut_N |= np.sum(wanted, axis=0) < self.at_once
         return shut_N
 
 
@@ -145,9 +149,9 @@ class Standing:
         """Whether a row with these values, one a column, breaks no maximum."""
         return all(self._room(column, value) for column, value in zip(self.columns, row, strict=True))
 
-    def helps(self, row: Sequence[str]) -> bool:
-        """Whether a row with these values fills a minimum that is not yet full."""
-        return any(self._short(column, value) for column, value in zip(self.columns, row, strict=True))
+    def helps(self, row: Sequence[str]) -> int:
+        """Return how many minimums that are not yet full a row with these values fills."""
+        return sum(self._short(column, value) > 0 for column, value in zip(self.columns, row, strict=True))
 
     def take(self, row: Sequence[str]) -> None:
         """Count a row that was picked."""
