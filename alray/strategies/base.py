@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -67,6 +69,20 @@ class Given:
     def classes(self) -> tuple[str, ...]:
         """The head's classes, in its order; none without a head."""
         return self.head.classes if self.head else ()
+
+    @property
+    def bought(self) -> Table | None:
+        """All rows of the pool that are paid for, sorted by id, whether a model was trained on them or not.
+
+        What keeps picks apart from rows that are known already looks at these: a held-out row is known like any other.
+        """
+        tables = [table for table in (self.labelled, self.holdout, self.reference) if table is not None]
+        if not tables:
+            return None
+        shared = reduce(set.intersection, (set(table.columns) for table in tables))
+        rows = Table.concat([table.only(*sorted(shared)) for table in tables])
+        first = np.unique(rows.ids.astype(str), return_index=True)[1]  # drawn at random, it is held out as well
+        return rows.take(first)
 
 
 class Strategy(Config, ABC):

@@ -23,7 +23,7 @@ STEPS = 100
 class ProbCover(SampledStrategy):
     """Yehuda, Dekel, Hacohen & Weinshall, *Active Learning Through a Covering Lens*, NeurIPS 2022, algorithm 1.
 
-    A row covers the rows whose unit features are nearer than δ. Rows near a labelled one are covered; then, B times,
+    A row covers the rows whose unit features are nearer than δ. Rows near a paid-for one are covered; then, B times,
     the row that covers the most of the others is picked, and what it covers is covered. Greedy and exact on the sample,
     which is the whole pool up to `most` rows; beyond, balls count rows of the sample. When all is covered, the rest of
     the budget is filled at random. The score is the number of rows that a pick covers anew; ties go by a random number.
@@ -52,7 +52,7 @@ class ProbCover(SampledStrategy):
         order = np.argsort(seeds.uniform(seeds.key(given.seed, "prob_cover", given.round), hashes), kind="stable")
         units_ND = kmeans.unit_rows(given.sample["features"])[order]
         radius = self.radius or coverage.pure_radius(units_ND, self._pseudo_labels(units_ND, given), self.purity)
-        known = given.labelled
+        known = given.bought
         covered_N = coverage.near(units_ND, kmeans.unit_rows(known["features"]), radius) if known is not None else None
         picks, gains = coverage.greedy(units_ND, radius, given.budget, covered_N)
         log.info("prob_cover: radius %g covers %d of %d rows anew", radius, gains.sum(), len(units_ND))

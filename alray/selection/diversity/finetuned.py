@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from alray import seeds
 from alray.ops import active_ft, kmeans
 from alray.ops.active_ft import Recipe
 from alray.selection import at_random
@@ -34,12 +33,12 @@ def finetuned(found: Candidates) -> Chosen:
     scan = dataclasses.replace(found.scan, space="features")
     found.report["space"] = "features"
     count = max(way.most, found.budget)
-    stream = seeds.key(found.given.seed, "active-ft", found.given.round)
+    stream = found.stream("active-ft")
     drawn: at_random.Sampled = found.held.reduce(
         at_random.sampled, at_random.MergeSampled(count), scan.excluded, count, stream
     )
     found.report["sample"] = len(drawn.ids)
-    known = found.given.labelled
+    known = found.bought()
     fixed_LD = np.zeros((0, found.dim), dtype=np.float32) if known is None else known["features"].numpy()
     recipe = Recipe(way.temperature, way.balance, way.learning_rate, way.iterations)
     arguments = (drawn.features_ND, fixed_LD, found.budget, recipe)

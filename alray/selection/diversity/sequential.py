@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from alray import seeds
 from alray.ops.distances import metric
 from alray.selection.diversity import two_round
 from alray.selection.diversity.candidates import Candidates, Chosen
@@ -50,7 +49,7 @@ def k_centre(found: Candidates) -> Chosen:
     """Return the picks of greedy k-centre; fewer than the budget when all rows left are equal to a centre."""
     way = found.diversity
     assert isinstance(way, KCentre)
-    rule = Rule(metric(way.metric, len(found.given.classes)), first_stream=_key(found, "first centre"))
+    rule = Rule(metric(way.metric, len(found.given.classes)), first_stream=found.stream("first centre"))
     picked = _choose(found, rule, way)
     return picked.ids_K, np.array([rule.metric.length(s) for s in picked.squared_K], dtype=np.float32)
 
@@ -59,20 +58,15 @@ def d_squared(found: Candidates) -> Chosen:
     """Return the picks of D² sampling; fewer than the budget when all rows left are equal to a centre."""
     way = found.diversity
     assert isinstance(way, DSquared)
-    rule = Rule(
-        metric(way.metric, len(found.given.classes)), _key(found, "race"), way.first, _key(found, "first centre")
-    )
+    streams = {"stream": found.stream("race"), "first_stream": found.stream("first centre")}
+    rule = Rule(metric(way.metric, len(found.given.classes)), first=way.first, **streams)
     picked = _choose(found, rule, way)
     return picked.ids_K, np.arange(found.budget, found.budget - len(picked), -1, dtype=np.float32)
 
 
-def _key(found: Candidates, purpose: str) -> int:
-    return seeds.key(found.given.seed, purpose, found.given.round)
-
-
 def _choose(found: Candidates, rule: Rule, way: KCentre | DSquared) -> Picked:
-    known = found.given.labelled if way.from_labelled else None
-    start_KG = None if known is None or not len(known) else placed_rows(found.scan, known, rule.metric).cpu().numpy()
+    known = found.bought(before=way.from_labelled)
+    start_KG = None if known is None else placed_rows(found.scan, known, rule.metric).cpu().numpy()
     if way.rounds == "two_round":
         found.report["sequence"] = "two-round approximation"
         return two_round.choose(found, rule, start_KG)

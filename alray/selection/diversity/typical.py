@@ -32,7 +32,7 @@ BATCH_BYTES = 64 * 2**20
 
 
 def most_typical(found: Candidates) -> Chosen:
-    """Return `budget` candidates, ranked by their turn; the clusters are of features, whatever the head."""
+    """Return `budget` candidates, whose scores count down their turns; the clusters are of features in any case."""
     way = found.diversity
     assert isinstance(way, MostTypical)
     found = dataclasses.replace(found, scan=dataclasses.replace(found.scan, space="features"))
@@ -52,7 +52,7 @@ def most_typical(found: Candidates) -> Chosen:
         ids_of |= _typical_rows(found, centroids_KD.numpy(), batch, size_K, most_K, picks_K, way.neighbours)
     given = zip(cluster_B.tolist(), turns.places(cluster_B).tolist(), strict=True)
     ids = as_ids([ids_of[cluster][turn] for cluster, turn in given if turn < len(ids_of[cluster])])
-    return ids, -np.arange(len(ids), dtype=np.float32)
+    return ids, np.arange(found.budget, found.budget - len(ids), -1, dtype=np.float32)
 
 
 def share_out(size_K: Counts, labelled_K: Counts, small: int, budget: int) -> Counts:
@@ -82,7 +82,7 @@ def batches(most_K: Counts, dim: int) -> list[Counts]:
 
 
 def _labelled_units(found: Candidates) -> Tensor:
-    known = found.given.labelled
+    known = found.bought()
     return torch.zeros(0, found.dim, dtype=torch.float16) if known is None else kmeans.unit_rows(known["features"])
 
 
@@ -169,7 +169,7 @@ def _typical_rows(
 ) -> dict[int, Ids]:
     """Return the most typical rows of each cluster of a batch, in the order in which they are taken."""
     above_K = np.array([number_above(int(n), int(k)) if k else 1.0 for n, k in zip(size_K, most_K, strict=True)])
-    stream = seeds.key(found.given.seed, "typiclust", found.given.round)
+    stream = found.stream("typiclust")
     merge, finish = MergeMembers(most_K), Typical(picks_K, neighbours)
     shared = (found.scan, found.limit, centroids_KD, batch, above_K, most_K, stream)
     typical: dict[int, Ids] = found.held.reduce(members, merge, *shared, finish=finish)

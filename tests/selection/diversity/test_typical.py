@@ -39,7 +39,7 @@ def test_one_pick_a_blob_the_largest_first_and_none_of_the_small_one(tmp_path: P
     picks = choose(path, 4).picks
     blob_of = dict(zip(names, blob.tolist(), strict=True))
     assert [blob_of[i] for i in picks.ids] == [1, 3, 0, 1]  # the blob of five has no turn
-    assert picks.scores.tolist() == [0, -1, -2, -3]
+    assert picks.scores.tolist() == [4, 3, 2, 1]
     everything = choose(path, 123, strategy={"clusters": 4}).picks.ids
     assert [blob_of[i] for i in everything[-4:]] == [1, 2, 2, 2]  # until the others have no rows left
 
