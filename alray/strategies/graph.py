@@ -42,7 +42,7 @@ class GraphStrategy(SampledStrategy):
 
     def prepare(self, given: Given) -> dict[str, Any]:
         """As all that choose among a sample. Activations that are no numbers would reach every node: they are none."""
-        return super().prepare(replace(given, sample=_numbers(given.sample), labelled=_numbers(given.labelled)))
+        return super().prepare(replace(given, sample=_numbers(given.sample)))
 
     def score(self, rows: Table, prepared: dict[str, Any]) -> Tensor:
         return torch.where(rows["hidden"].isfinite().all(dim=1), super().score(rows, prepared), torch.nan)
@@ -68,8 +68,8 @@ class GraphStrategy(SampledStrategy):
         return score_N[~known_N], hidden_NH[~known_N], hidden_NH[known_N]
 
     def _labelled(self, given: Given) -> Tensor:
-        """Return the unit activations of the rows with labels, held-out ones too, or of `subset` drawn from them."""
-        known = given.bought
+        """Return the unit activations of the labelled rows, or of `subset` of them drawn at random."""
+        known = _numbers(given.labelled)
         if known is None or not len(known):
             raise StrategyError(
                 f"`{self.name}` learns to tell labelled rows from the others, and there are no labels. Give labels, or "

@@ -1,4 +1,4 @@
-"""Rows that are numbers but that a head makes none of: no strategy scores them, so that the pipeline quarantines them."""
+"""Rows of numbers that a head makes none of: no strategy scores them, so that the pipeline quarantines them."""
 
 from __future__ import annotations
 
