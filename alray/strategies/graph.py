@@ -68,8 +68,8 @@ class GraphStrategy(SampledStrategy):
         return score_N[~known_N], hidden_NH[~known_N], hidden_NH[known_N]
 
     def _labelled(self, given: Given) -> Tensor:
-        """Return the unit activations of the labelled rows, or of `subset` of them drawn at random."""
-        known = _numbers(given.labelled)
+        """Return the unit activations of the rows with labels, held-out ones too, or of `subset` drawn from them."""
+        known = _numbers(given.bought)
         if known is None or not len(known):
             raise StrategyError(
                 f"`{self.name}` learns to tell labelled rows from the others, and there are no labels. Give labels, or "
