@@ -104,6 +104,24 @@ def test_lissa_converges_to_a_damped_solve(case: Case) -> None:
     np.testing.assert_allclose(by_lissa, by_cg, rtol=0.05, atol=0.02 * np.abs(by_cg).max())
 
 
+@pytest.mark.parametrize("damping", [0.0, 0.3, 4.0])
+def test_damping_is_per_labelled_row(case: Case, damping: float) -> None:
+    """s solves (Σ H + l2 + damping·M·1) s = v, all of it dense: on every weight and bias alike."""
+    given, classes = case.given(), len(CLASSES)
+    x = torch.cat([case.x, torch.ones(len(case.x), 1)], 1).double()
+    p, label = case.head.logits(case.x).double().softmax(1), torch.eye(classes)[case.label]
+    bend = torch.diag(torch.cat([torch.full((6,), L2), torch.zeros(1)]).repeat(classes).double())
+    bend += damping * 200 * torch.eye(len(bend))
+    for i in case.parts[0]:
+        bend += torch.kron(torch.diag(p[i]) - torch.outer(p[i], p[i]), torch.outer(x[i], x[i]))
+    others = case.parts[1]
+    v = (p - label)[others].T @ x[others] / len(others)
+    s = torch.linalg.lstsq(bend, v.flatten()[:, None], driver="gelsd").solution.view(classes, 7)
+    found = Isal(damping=damping, tol=1e-10).prepare(given)
+    got = torch.from_numpy(np.c_[found["weight"], found["bias"]])
+    np.testing.assert_allclose(got - got.mean(0), s - s.mean(0), rtol=1e-3, atol=1e-4 * float(s.abs().max()))
+
+
 def test_published_lissa_is_near_a_similarity_of_gradients(case: Case) -> None:
     """Trap 10: with the published constants s is v times a number, so that H has no part in the picks."""
     strategy = Isal(solver="lissa")
