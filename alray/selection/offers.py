@@ -97,7 +97,8 @@ class Offers:
 
     def flat(self, scan: Scan) -> bool:
         """Whether all rows that may be picked have the same score, which then says nothing of any of them."""
-        low, high = self.held.reduce(extent, widest, scan)
+        with timed(self.report, "score"):
+            low, high = self.held.reduce(extent, widest, scan)
         return bool(low >= high)
 
     def _cut(self, scan: Scan, count: int) -> Cut:
