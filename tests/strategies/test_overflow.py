@@ -69,10 +69,14 @@ def test_isal_gives_such_rows_no_number(fields: dict[str, Any], bad: float) -> N
     assert score.isnan().tolist() == [False, True, True, False] and score[[0, 3]].isfinite().all()
 
 
-def test_learning_loss_without_anything_to_learn_gives_such_rows_no_number() -> None:
+def test_learning_loss_gives_such_rows_no_number_where_its_units_hide_them() -> None:
+    """Units that an infinite activation shuts, and a module that had nothing to learn."""
     rows = Table(builders.ids(2), {"features": torch.zeros(2, 1), "hidden": torch.tensor([[0.0], [math.inf]])})
-    score = find("learning_loss").score(rows, {"layers": None})
-    assert score[0] == -math.inf and score[1].isnan()
+    one = (np.array([[-1.0]], dtype=np.float32), np.ones(1, dtype=np.float32))
+    layers = [one, one, (np.ones((1, 2), dtype=np.float32), np.zeros(1, dtype=np.float32))]
+    for prepared, fine in (({"layers": layers}, 2.0), ({"layers": None}, -math.inf)):
+        score = find("learning_loss").score(rows, prepared)
+        assert score[0] == fine and score[1].isnan()
 
 
 @pytest.mark.parametrize("name", ["uncertain_gcn", "core_gcn"])
