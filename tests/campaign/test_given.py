@@ -58,13 +58,14 @@ def test_the_reference_set_is_drawn_at_random_held_out_and_grows(data: Path, tmp
     assert sizes[0] < sizes[-1] < len(seen[-1].holdout.ids)  # type: ignore[union-attr]
 
 
-def test_without_a_holdout_it_says_what_to_set(data: Path, tmp_path: Path) -> None:
-    settings = parse(raw_settings(data, tmp_path / "run", strategy="isal", training={"holdout": 0}))
+def test_when_no_row_is_held_out_it_says_what_to_set(data: Path, tmp_path: Path) -> None:
+    nearly_none = {"holdout": 1e-9}
+    settings = parse(raw_settings(data, tmp_path / "run", strategy="isal", training=nearly_none))
     with pytest.raises(
         StrategyError, match=r"no model was trained on.*none\. In a campaign set `training.holdout` above 0"
     ):
         run(settings)
-    other = parse(raw_settings(data, tmp_path / "run", strategy="margin", training={"holdout": 0}))
+    other = parse(raw_settings(data, tmp_path / "run", strategy="margin", training=nearly_none))
     assert run(other).state == "done"  # the strategy is a live setting: what was paid for is not lost
 
 

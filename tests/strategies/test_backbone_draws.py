@@ -12,7 +12,7 @@ import torch
 
 from alray.errors import StrategyError
 from alray.features import FeaturesConfig, FeatureSet, build
-from alray.models.backbone import BackboneConfig
+from alray.models.backbone import plain
 from alray.models.head import Head
 from alray.models.network import Network
 from alray.ops import dropout_layers
@@ -23,7 +23,7 @@ from alray.selection import Selection, select
 from alray.strategies import Given, find
 from alray.table import Table
 
-BACKBONE = BackboneConfig(backbone="dropout_backbone:make", image_size=8)
+BACKBONE = FeaturesConfig(backbone="dropout_backbone:make", image_size=8)
 NAMES = ["bald", "power_bald", "drop_query"]
 
 
@@ -31,11 +31,11 @@ def made(folder: Path, rows_per_shard: int, backbone: str = BACKBONE.backbone) -
     """Return the features of 45 pictures, and labels of nine."""
     path, names, labels = builders.image_pool(folder / "pool", files=(25, 20))
     config = FeaturesConfig(backbone=backbone, image_size=8, path=str(folder / "features"))
-    features = build(Pool.open(path, rows_per_shard=rows_per_shard), config, LocalRuntime(), seed=0)  # type: ignore[arg-type]
+    features = build(Pool.open(path, rows_per_shard=rows_per_shard), config, LocalRuntime(), seed=3)  # type: ignore[arg-type]
     return features, dict(zip(names[::5], labels[::5], strict=True))
 
 
-def run(name: str, features: FeatureSet, labels: dict[str, str], backbone: BackboneConfig = BACKBONE) -> Selection:
+def run(name: str, features: FeatureSet, labels: dict[str, str], backbone: FeaturesConfig = BACKBONE) -> Selection:
     strategy: dict[str, Any] = {"name": name, "where": "backbone", "draws": 6}
     return select(strategy, features, budget=8, labels=labels, backbone=backbone, seed=3)
 
@@ -50,7 +50,7 @@ def test_pictures_are_scored_and_the_cut_leaves_no_trace(name: str, tmp_path: Pa
 def test_p24_the_score_is_that_of_the_networks_own_layers_which_stay_as_they_are() -> None:
     rng = np.random.default_rng(0)
     head = Head.linear(rng.normal(size=(3, 16)).astype(np.float32) * 9, np.zeros(3, np.float32), list("abc"))
-    network = Network(BACKBONE, head)
+    network = Network(plain(BACKBONE), head)
     strategy = find({"name": "bald", "where": "backbone", "draws": 4})
     assert strategy.wants == {"draws", "backbone+images"}
     ready = strategy.prepare(Given(budget=1, seed=5, round=2, head=head, network=network))
@@ -67,7 +67,7 @@ def test_p24_the_score_is_that_of_the_networks_own_layers_which_stay_as_they_are
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_backbone_without_dropout_layers_is_refused(name: str, tmp_path: Path) -> None:
-    other = BackboneConfig(backbone="small_backbone:make", image_size=8)
+    other = FeaturesConfig(backbone="small_backbone:make", image_size=8)
     with pytest.raises(StrategyError, match=rf"`{name}`.*small_backbone:make has none .*Use `where: hidden`"):
         run(name, *made(tmp_path, 100, other.backbone), other)
 
