@@ -15,7 +15,7 @@ from alray.table import Table
 
 
 class InSequence(Strategy):
-    """A strategy that leaves all to its diversity. Rows score 0 until they are picked; fills keep that score."""
+    """A strategy that leaves all to its diversity. Rows score 0 until they are picked."""
 
     exact: ClassVar[bool] = True  # with `rounds: exact`
 
