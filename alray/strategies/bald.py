@@ -8,7 +8,7 @@ from torch import Tensor
 
 from alray.ops.disagreement import mutual_information
 from alray.strategies.base import ScoreStrategy
-from alray.strategies.dropout import DropoutStrategy
+from alray.strategies.kinds.dropout import DropoutStrategy
 from alray.table import Table
 
 

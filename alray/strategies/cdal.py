@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor
 
 from alray.strategies.diversity import Diversity, KCentre
-from alray.strategies.in_sequence import InSequence
+from alray.strategies.kinds.in_sequence import InSequence
 from alray.table import Table
 
 

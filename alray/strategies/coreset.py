@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 from alray.strategies.diversity import Diversity, KCentre
-from alray.strategies.in_sequence import InSequence
+from alray.strategies.kinds.in_sequence import InSequence
 
 
 class CoreSet(InSequence):

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from alray.strategies.base import Given, Strategy
 from alray.strategies.diversity import Diversity, KMeans, Nothing
+from alray.strategies.kinds.sampled import SampledStrategy
 from alray.strategies.margin import Margin
 from alray.strategies.registry import StrategyFamily
-from alray.strategies.sampled import SampledStrategy
 from alray.strategies.shortlist import All, Shortlist
 from alray.table import Table
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from alray.ops.disagreement import mismatches
 from alray.strategies.diversity import Diversity, KMeans
-from alray.strategies.dropout import DropoutStrategy, Where
+from alray.strategies.kinds.dropout import DropoutStrategy, Where
 from alray.strategies.shortlist import Counts, Cut, Scores, Shortlist
 from alray.table import Table
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from alray.ops.kmeans import unit_rows
 from alray.strategies.diversity import Diversity, DSquared
-from alray.strategies.in_sequence import InSequence
+from alray.strategies.kinds.in_sequence import InSequence
 from alray.table import Table
 
 

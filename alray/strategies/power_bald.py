@@ -13,7 +13,7 @@ from alray import seeds
 from alray.ops import gumbel
 from alray.ops.disagreement import mutual_information
 from alray.strategies.base import Given, ScoreStrategy
-from alray.strategies.dropout import DropoutStrategy
+from alray.strategies.kinds.dropout import DropoutStrategy
 from alray.strategies.shortlist import All, Shortlist
 from alray.table import Table
 

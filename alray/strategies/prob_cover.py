@@ -12,7 +12,7 @@ from torch import Tensor, ones
 from alray import seeds
 from alray.ops import coverage, kmeans
 from alray.strategies.base import Given
-from alray.strategies.sampled import SampledStrategy, Scored
+from alray.strategies.kinds.sampled import SampledStrategy, Scored
 
 log = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ import numpy as np
 from pydantic import Field
 
 from alray.strategies.base import Given
-from alray.strategies.graph import GraphStrategy
-from alray.strategies.sampled import Scored
+from alray.strategies.kinds.graph import GraphStrategy
+from alray.strategies.kinds.sampled import Scored
 
 
 class UncertainGCN(GraphStrategy):

@@ -14,7 +14,7 @@ from alray import seeds
 from alray.errors import StrategyError
 from alray.ops import gcn, kmeans
 from alray.strategies.base import Given
-from alray.strategies.sampled import SampledStrategy
+from alray.strategies.kinds.sampled import SampledStrategy
 from alray.table import Table
 
 

@@ -1,0 +1,1 @@
+"""What several strategies share: one file a kind. No strategy stands here; each has its own file above."""
