@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from alray.strategies import diversity
-from alray.strategies.base import Strategy
 from alray.strategies.diversity import Diversity
-from alray.strategies.shortlist import All, Shortlist
-from alray.table import Table
+from alray.strategies.kinds.unscored import Unscored
 
 
-class ActiveFT(Strategy):
+class ActiveFT(Unscored):
     """Xie et al., *Active Finetuning: Exploiting Annotation Budget in the Pretraining-Finetuning Paradigm*, CVPR 2023.
 
     B centroids, first B random rows, are moved by Adam over `most` rows drawn from the pool, by their unit features
@@ -34,12 +30,6 @@ class ActiveFT(Strategy):
     learning_rate: float = Field(1e-3, gt=0)
     iterations: int = Field(100, ge=0)
     most: int = Field(20_000, ge=1)
-
-    def score(self, rows: Table, prepared: dict[str, Any]) -> Tensor:
-        return torch.zeros(len(rows))
-
-    def shortlist(self, budget: int) -> Shortlist:
-        return All()
 
     @property
     def diversity(self) -> Diversity:

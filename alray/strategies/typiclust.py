@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
 from alray.strategies import diversity
-from alray.strategies.base import Strategy
 from alray.strategies.diversity import Diversity
-from alray.strategies.shortlist import All, Shortlist
-from alray.table import Table
+from alray.strategies.kinds.unscored import Unscored
 
 
-class TypiClust(Strategy):
+class TypiClust(Unscored):
     """Hacohen, Dekel & Weinshall, *Active Learning on a Budget*, ICML 2022, algorithm 1 and eq. 4.
 
     k-means of the pool's unit features into min(L + B, `clusters`) clusters; in turns, the clusters with the fewest
@@ -34,12 +30,6 @@ class TypiClust(Strategy):
     neighbours: int = Field(20, ge=1)
     small: int = Field(5, ge=0)
     most: int = Field(4000, ge=2)  # rows of one cluster that typicality is measured among
-
-    def score(self, rows: Table, prepared: dict[str, Any]) -> Tensor:
-        return torch.zeros(len(rows))
-
-    def shortlist(self, budget: int) -> Shortlist:
-        return All()
 
     @property
     def diversity(self) -> Diversity:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from alray.strategies.base import Strategy
-from alray.strategies.diversity import Diversity, Rounds
-from alray.strategies.shortlist import All, Shortlist
+from alray.strategies.diversity import Rounds
+from alray.strategies.kinds.unscored import Unscored
 from alray.table import Table
 
 
-class InSequence(Strategy):
-    """A strategy that leaves all to its diversity. Rows score 0 until they are picked."""
+class InSequence(Unscored):
+    """An unscored strategy whose rows have to have points that are numbers."""
 
     exact: ClassVar[bool] = True  # with `rounds: exact`
 
@@ -26,11 +24,3 @@ class InSequence(Strategy):
         points_NP = self.points(rows, prepared)
         measured_NP = rows["features"] if points_NP is None else points_NP
         return torch.where(measured_NP.isfinite().all(dim=1), 0.0, torch.nan)
-
-    def shortlist(self, budget: int) -> Shortlist:
-        return All()
-
-    @property
-    @abstractmethod
-    def diversity(self) -> Diversity:
-        """Say which sequence it is."""
