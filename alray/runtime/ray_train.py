@@ -7,6 +7,7 @@ travels inside each checkpoint. A driver that was killed and runs again with the
 
 from __future__ import annotations
 
+import json
 import logging
 import tempfile
 from collections.abc import Callable, Iterator
@@ -30,6 +31,9 @@ log = logging.getLogger(__name__)
 KEEP = 2
 """Checkpoints kept: the last, and the one before it while the last is being written."""
 
+INDEX = "checkpoint_manager_snapshot.json"
+"""Ray's list of the checkpoints of a run. It is written in place, so a kill can leave half of it."""
+
 COLLECTIVE_TIMEOUT_S = 600
 COMMIT_TIMEOUT_S = 600.0
 
@@ -41,6 +45,7 @@ def train(
 ) -> TrainResult:
     """Run `loop(config, worker)` on this many processes: gloo on CPUs, NCCL and one GPU each where there are GPUs."""
     logging.getLogger("ray.train").setLevel(logging.WARNING)
+    _forget_torn_index(storage.join(folder, name, INDEX))
     gpus = int(ray.cluster_resources().get("GPU", 0))
     workers = _width(workers, gpus)
     trainer = ray.train.torch.TorchTrainer(
@@ -55,6 +60,18 @@ def train(
     except ray.train.TrainingFailedError as error:
         raise _cause(error, name, max_failures) from error
     return _result(result, folder)
+
+
+def _forget_torn_index(uri: str) -> None:
+    """Delete a list of checkpoints that cannot be read: Ray would refuse to start, now and each time after."""
+    if not storage.exists(uri):
+        return
+    text = storage.read_text(uri)
+    try:
+        json.loads(text)
+    except json.JSONDecodeError:
+        log.warning("%s was cut short by a kill: this training starts again from its first epoch", uri)
+        storage.delete(uri)
 
 
 def _width(workers: int, gpus: int) -> int:
