@@ -1,12 +1,13 @@
 """All weights of a network as one long vector: slopes of its logits along a direction, gradients, and curvature.
 
 A direction s has one number for each weight, in the order of `named_parameters`. One forward-mode pass gives the slope
-of all logits of a batch along s, J s, without a gradient of any single picture. Batches have one fixed size, the last
-one filled up with blanks, so that a picture meets the same kernels whichever pictures are beside it.
+of all logits of a batch along s, J s, without a gradient of any single picture. A network's batches of pictures of one
+size are alike, the last filled up with blanks, so that a picture meets the same kernels whichever are beside it.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from types import MappingProxyType
@@ -20,6 +21,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from alray.ops.influence import surprise
 
 BATCH = 64
+
+SMALL = 2**14
+"""Numbers of a picture in any layer up to which four batches go together: 16 MB. Each pass lays out all weights anew,
+which a network of many weights and small maps feels; larger maps leave the cache and lose more than that."""
 
 Weights = dict[str, Tensor]
 
@@ -35,9 +40,9 @@ def flat(weights: Weights) -> Tensor:
 
 
 def shaped(vector_P: Tensor, like: Weights) -> Weights:
-    """Return a vector [P] in the shapes of `like`."""
+    """Return a vector [P] in the shapes of `like`, each in memory of its own, as forward mode copies views."""
     parts = torch.split(vector_P, [weight.numel() for weight in like.values()])
-    return {name: part.view_as(like[name]) for name, part in zip(like, parts, strict=True)}
+    return {name: part.view_as(like[name]).clone() for name, part in zip(like, parts, strict=True)}
 
 
 def decayed(weights: Weights) -> Tensor:
@@ -52,7 +57,8 @@ def along(module: nn.Module, direction_P: Tensor, pictures: Tensor) -> tuple[Ten
     """
     weights = weights_of(module)
     direction = shaped(direction_P, weights)
-    found = [_along(module, weights, direction, _filled(batch)) for batch in torch.split(pictures, BATCH)]
+    rows = _together(module, pictures)
+    found = [_along(module, weights, direction, _filled(batch, rows)) for batch in torch.split(pictures, rows)]
     logits_NC, slope_NC = torch.cat([logits for logits, _ in found]), torch.cat([slope for _, slope in found])
     return logits_NC[: len(pictures)], slope_NC[: len(pictures)]
 
@@ -128,8 +134,24 @@ def _pulled(out: Tensor, slope: Tensor, weights: Weights) -> Tensor:
     return torch.cat([part.reshape(-1) for part in found])
 
 
-def _filled(batch: Tensor) -> Tensor:
-    missing = BATCH - len(batch)
+def _together(module: nn.Module, pictures: Tensor) -> int:
+    """Return how many pictures [N, …] one pass takes: by network and picture size alone, whatever N is."""
+    sizes = [math.prod(pictures.shape[1:])]
+
+    def see(part: nn.Module, given: object, out: object) -> None:
+        if isinstance(out, Tensor):
+            sizes.append(out.numel())
+
+    with ExitStack() as stack:
+        for part in module.modules():
+            stack.callback(part.register_forward_hook(see).remove)
+        with torch.no_grad(), differentiable():
+            module(pictures.new_zeros(1, *pictures.shape[1:]))
+    return BATCH if max(sizes) > SMALL else 4 * BATCH
+
+
+def _filled(batch: Tensor, rows: int) -> Tensor:
+    missing = rows - len(batch)
     return torch.cat([batch, batch.new_zeros(missing, *batch.shape[1:])]) if missing else batch
 
 

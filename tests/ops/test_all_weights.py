@@ -89,15 +89,36 @@ def test_p37_forward_mode_is_a_backward_pass_a_picture(module: nn.Module, top_k:
     np.testing.assert_allclose(logits_NC, module(pictures).detach(), atol=1e-5)
 
 
-def test_a_picture_meets_the_same_bits_whichever_are_beside_it(module: nn.Module) -> None:
-    pictures, s_P = drawn(N, 3, 8, 8), direction(module)
+@pytest.mark.parametrize("small", [0, all_weights.SMALL])
+def test_a_picture_meets_the_same_bits_whichever_are_beside_it(
+    module: nn.Module, small: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In small batches as in large ones: more than one of them, the last not full."""
+    monkeypatch.setattr(all_weights, "SMALL", small)
+    pictures, s_P = drawn(2 * N, 3, 8, 8), direction(module)
     whole = all_weights.along(module, s_P, pictures)
-    order = torch.randperm(N, generator=torch.Generator().manual_seed(3))
+    order = torch.randperm(2 * N, generator=torch.Generator().manual_seed(3))
     shuffled = all_weights.along(module, s_P, pictures[order])
     alone = all_weights.along(module, s_P, pictures[7:8])
     for part in range(2):
         assert torch.equal(shuffled[part], whole[part][order])
         assert torch.equal(alone[part], whole[part][7:8])
+
+
+def test_batches_are_large_where_all_maps_are_small() -> None:
+    class Watched(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            seen.append(len(x))
+            out: Tensor = super().forward(x)
+            return out
+
+    seen = list[int]()
+    for channels in (4, 512):  # of maps of 8 pixels square: 256 and 32,768 numbers
+        wide = nn.Conv2d(3, channels, 3, padding=1)
+        net = Watched(wide, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, C)).eval()
+        all_weights.along(net, direction(net), drawn(3, 3, 8, 8))
+        assert not any(part._forward_hooks for part in net.modules())
+    assert seen == [1, 4 * all_weights.BATCH, 1, all_weights.BATCH]
 
 
 def test_no_weight_and_no_buffer_has_changed(module: nn.Module) -> None:
