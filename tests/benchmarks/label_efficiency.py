@@ -7,7 +7,7 @@ labels, drawn at random, and have the same head: multinomial regression with the
 labels (`replay.tuned`). The GCN looks at 2,000 rows of its own (10,000 in its paper). WORK keeps one line for each
 strategy and seed (`curves.jsonl`); run it again to go on. It writes `efficiency.md` (accuracy by labels, paired
 differences to random with 95 % intervals, labels for random's last accuracy, the win matrix with both conventions),
-`wins.svg` and `curves.svg`.
+`wins.svg` and `curves.svg` (matplotlib, in the extra `bench`).
 
 The win matrix counts a round when paired t over the seeds is significant at 5 %, as the papers do: ddof 1 is the test
 at its level, ddof 0 the convention of the published code, which is 6.8 % at five seeds. At eleven strategies and two
@@ -22,7 +22,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import replay
@@ -84,7 +83,7 @@ def main() -> None:
     text = "\n\n".join(page(curves, world.name, names, args.rounds) for world in worlds)
     text += "\n\n" + wins_page(args.work, [matrix(curves, world.name, names) for world in worlds])
     (args.work / "efficiency.md").write_text(text + "\n")
-    (args.work / "curves.svg").write_text(curves_svg(curves, [world.name for world in worlds], names))
+    draw_curves(args.work / "curves.svg", curves, [world.name for world in worlds], names)
     print(text)
 
 
@@ -204,76 +203,45 @@ def wins_page(work: Path, settings: Sequence[Mapping[str, np.ndarray]]) -> str:
         lines.append("| **is beaten** | " + " | ".join(f"**{share:.2f}**" for share in beaten(wins_KK)) + " | |")
         parts.append("\n".join(lines))
         if ddof == 1:
-            (work / "wins.svg").write_text(wins_svg(names, wins_KK, title, len(settings)))
+            draw_wins(work / "wins.svg", names, wins_KK, title, len(settings))
     return "\n\n".join(parts)
 
 
 # Drawing
 
 
-def wins_svg(names: Sequence[str], wins_KK: np.ndarray, title: str, most: int) -> str:
-    """Return the win matrix as a picture, with how often each is beaten below it."""
-    side, left, top = 44, 100, 100
-    parts = [text(left, 24, title, size=14)]
-    for n, name in enumerate(names):
-        parts.append(text(left - 8, top + side * (n + 0.6), name, anchor="end"))
-        x = left + side * (n + 0.6)
-        parts.append(f'<g transform="translate({x},{top - 8}) rotate(-45)">{text(0, 0, name)}</g>')
-        for k, value in enumerate(wins_KK[n]):
-            parts.append(tile(left + side * k, top + side * n, side, value / most, "" if k == n else f"{value:.1f}"))
-    below = top + side * len(names) + 10
-    parts.append(text(left - 8, below + side * 0.6, "is beaten", anchor="end"))
-    for k, value in enumerate(beaten(wins_KK)):
-        parts.append(tile(left + side * k, below, side, value / most, f"{value:.2f}"))
-    return svg(left + side * len(names) + 20, below + side + 20, parts)
+def draw_wins(path: Path, names: Sequence[str], wins_KK: np.ndarray, title: str, most: int) -> None:
+    """Draw the win matrix, with how often each is beaten below it."""
+    import matplotlib.pyplot as plt
+
+    shown_KK = np.vstack([wins_KK, beaten(wins_KK)])
+    figure, axes = plt.subplots(figsize=(8, 8), layout="constrained")
+    axes.imshow(shown_KK, cmap="Blues", vmin=0, vmax=1.4 * most)
+    axes.set_xticks(range(len(names)), names, rotation=45, ha="right")
+    axes.set_yticks(range(len(names) + 1), [*names, "is beaten"])
+    axes.axhline(len(names) - 0.5, color="black")
+    for (row, column), value in np.ndenumerate(shown_KK):
+        if row != column:
+            axes.text(column, row, f"{value:.2f}" if row == len(names) else f"{value:.1f}", ha="center", va="center")
+    axes.set_title(title)
+    figure.savefig(path)
 
 
-def tile(x: float, y: float, side: int, share: float, said: str) -> str:
-    """Return a square, the darker the larger its share."""
-    shade = f'<rect x="{x}" y="{y}" width="{side - 2}" height="{side - 2}" fill="#0b6e99" opacity="{share:.3f}"/>'
-    frame = f'<rect x="{x}" y="{y}" width="{side - 2}" height="{side - 2}" fill="none" stroke="#ccc"/>'
-    return shade + frame + text(x + side / 2 - 1, y + side / 2 + 4, said, anchor="middle")
+def draw_curves(path: Path, curves: Sequence[Curve], datas: Sequence[str], names: Sequence[str]) -> None:
+    """Draw for each data set the mean accuracy less random's, in points, by labels."""
+    import matplotlib.pyplot as plt
 
-
-def curves_svg(curves: Sequence[Curve], datas: Sequence[str], names: Sequence[str]) -> str:
-    """Return a plot a data set: mean accuracy less random's, in points, by labels."""
-    wide, high, left, gap = 420, 280, 60, 130
-    parts: list[str] = []
-    for at, data in enumerate(datas):
-        cells = matrix(curves, data, names)
-        lines = {name: 100 * (cells[name] - cells["random"]).mean(axis=1) for name in names}
-        low, top = min(map(np.min, lines.values())), max(map(np.max, lines.values()))
-        x0 = left + at * (wide + gap + left)
-        first, budget = ROUNDS[data]
-        parts.append(text(x0, 20, f"{data}: accuracy − random's, points", size=14))
-        for value in np.linspace(low, top, 5):
-            parts.append(text(x0 - 6, 44 + high * (top - value) / (top - low), f"{value:+.1f}", anchor="end"))
-        rounds = len(next(iter(lines.values())))
-        for n in range(0, rounds, 2):
-            x = x0 + wide * n / (rounds - 1)
-            parts.append(text(x, high + 64, f"{first + budget * n}", anchor="middle"))
-        for name, values in lines.items():
-            colour = f"hsl({360 * list(names).index(name) // len(names)},65%,40%)"
-            spots = " ".join(
-                f"{x0 + wide * n / (rounds - 1):.1f},{40 + high * (top - v) / (top - low):.1f}"
-                for n, v in enumerate(values)
-            )
-            parts.append(f'<polyline points="{spots}" fill="none" stroke="{colour}" stroke-width="1.6"/>')
-        for n, name in enumerate(sorted(names, key=lambda name: -lines[name][-1])):
-            colour = f"hsl({360 * list(names).index(name) // len(names)},65%,40%)"
-            parts.append(text(x0 + wide + 10, 50 + 20 * n, name, colour=colour))
-    return svg(left + len(datas) * (wide + gap + left), high + 84, parts)
-
-
-def text(x: float, y: float, said: str, *, anchor: str = "start", size: int = 12, colour: str = "#222") -> str:
-    """Return a word at a place."""
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-size="{size}" fill="{colour}">{said}</text>'
-
-
-def svg(wide: float, high: float, parts: Sequence[Any]) -> str:
-    """Return a picture of these parts."""
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{wide:.0f}" height="{high:.0f}" font-family="sans-serif">'
-    return f'{head}<rect width="100%" height="100%" fill="white"/>{"".join(parts)}</svg>\n'
+    figure, plots = plt.subplots(1, len(datas), figsize=(7 * len(datas), 4.5), layout="constrained", squeeze=False)
+    colours = plt.colormaps["tab20"]
+    for axes, data in zip(plots[0], datas, strict=True):
+        cells, (first, budget) = matrix(curves, data, names), ROUNDS[data]
+        for name in sorted(names, key=lambda name: -cells[name][-1].mean()):
+            mean_R = 100 * (cells[name] - cells["random"]).mean(axis=1)
+            labels_R = first + budget * np.arange(len(mean_R))
+            axes.plot(labels_R, mean_R, label=name, color=colours(list(names).index(name) % 20), marker=".")
+        axes.set(title=data, xlabel="labels", ylabel="accuracy less random's, points")
+        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    figure.savefig(path)
 
 
 if __name__ == "__main__":
