@@ -69,6 +69,8 @@ class World:
             partial = path.with_suffix(".partial")
             pq.write_table(pa.table({"id": pa.array(list(ids)), "features": column}), partial, row_group_size=4096)
             partial.rename(path)
+        elif not np.array_equal(matrix(pq.read_table(path)), x_ND):
+            raise SystemExit(f"{path} holds other rows. Give another folder, or remove this one.")
         names = np.array(list(ids))
         return World(
             name,
