@@ -14,7 +14,7 @@ import numpy as np
 from alray.campaign import rounds
 from alray.campaign.rounds import Round
 from alray.campaign.settings import Settings
-from alray.selection import Picks, ResidentPool
+from alray.selection import Picks, ResidentPool, Selection
 from alray.selection.picks import Reason
 from alray.selection.resident import Part
 from alray.strategies import Given, find
@@ -42,12 +42,13 @@ class Choice:
             return self._drawn(wanted, "control", None)
         budget = self.settings.budget
         control = self._drawn(budget.controls(wanted), "control", self._reserve(others=False))
-        picks = self._by_strategy(wanted - len(control)).then(control)
+        chosen = self._by_strategy(wanted - len(control))
+        picks = self._noted(chosen.picks).then(control)
         if len(picks) == wanted or not budget.control:
             return picks
-        return picks.then(self._filled(wanted - len(picks)))
+        return picks.then(self._filled(wanted - len(picks), chosen))
 
-    def _by_strategy(self, count: int) -> Picks:
+    def _by_strategy(self, count: int) -> Selection:
         settings, config = self.settings, self.settings.selection
         if count < self.settings.budget.of_strategy(self.round.number):  # the end of the budget: a part of a round
             config = config.without_minimums
@@ -59,15 +60,24 @@ class Choice:
             within=self._reserve(others=True),
         )
         self.round.ledger.note(self.round.name(rounds.SELECTION), chosen.report)
-        return self._noted(chosen.picks)
+        return chosen
 
-    def _filled(self, count: int) -> Picks:
-        """Return rows drawn from all that is left, the control arm's too, once the strategy's part is used up."""
-        given, config = self.given(count), self.settings.selection.without_minimums
-        return self._noted(self.scan.select(RANDOM, given, excluded=self.known, config=config, reason="fill").picks)
+    def _filled(self, count: int, chosen: Selection) -> Picks:
+        """Return rows drawn from all that is left, the control arm's too, once the strategy's part is used up.
+
+        They take the strategy's place, so that its quotas hold for both together.
+        """
+        config, before = self.settings.selection.without_minimums, chosen.report.get("quotas")
+        drawn = self.scan.select(
+            RANDOM, self.given(count), excluded=self.known, config=config, reason="fill", before=before
+        )
+        return self._noted(drawn.picks)
 
     def _drawn(self, count: int, reason: Reason, within: Part | None) -> Picks:
-        """Return rows that stand for the pool: near-duplicates are not bought, but no quota bends the draw."""
+        """Return rows that stand for the pool: near-duplicates are not bought, but no quota bends the draw.
+
+        Nor do they count towards a quota: it says what the strategy may pick.
+        """
         if not count:
             return NONE
         given = Given(budget=count, seed=self.settings.seed, round=self.round.number)

@@ -13,11 +13,12 @@ import numpy as np
 
 from alray.campaign.ledger import Ledger
 from alray.campaign.settings import Settings, TestConfig
-from alray.errors import LabelsError, ModelError, nearest
-from alray.labelling import Labels, read_labels
+from alray.errors import LabelsError, ModelError, StrategyError, nearest
+from alray.labelling import Labels, Oracle, read_labels
 from alray.pool import Pool
 from alray.proxy.switch import Off
-from alray.selection.quotas import check_columns
+from alray.selection import pictures
+from alray.selection.quotas import check_classes, check_columns
 from alray.table import Ids
 
 log = logging.getLogger(__name__)
@@ -54,10 +55,10 @@ class Material:
         before = ledger.read_json(known[-1]) if known else None
         pool = Pool.open(settings.pool, known=before)
         _refuse_unfit(settings, pool)
-        check_columns(pool.shards[0], settings.selection.quotas)
         test = open_test(settings.test, settings.classes) if settings.test else None
         given = read_labels(settings.labels) if settings.labels else Labels.of([])
         refuse_unnamed(given.mapping(), settings.classes, f"`labels` {settings.labels}")
+        check_selection(settings, pool, given, begun=bool(ledger.files("asks")))
         manifest = pool.manifest()
         if manifest != before:  # ids are read once, and again when the pool has grown
             pool.check_ids(other=[test_ids(test.pool)] if test else [])
@@ -77,6 +78,35 @@ def _refuse_unfit(settings: Settings, pool: Pool) -> None:
                 f"{what} trains a backbone, and the pool holds `features` and no pictures. Give a pool of pictures, or "
                 "set `regime: svpp` without `pretrain`."
             )
+
+
+def check_selection(settings: Settings, pool: Pool, given: Labels, *, begun: bool) -> None:
+    """Raise PoolError or StrategyError for what strategy or quotas ask of the pool and the classes and cannot have.
+
+    `begun`: labels have been asked for, and the given ones are not all that there are.
+    """
+    strategy, quotas = settings.strategy, settings.selection.quotas
+    if pictures.NEED in strategy.wants and pool.kind == "features":
+        raise StrategyError(pictures.needed(strategy))
+    check_classes(quotas, settings.classes)
+    check_columns(pool.shards, quotas)
+    if strategy.too_few(1) is None:
+        return  # any head will do; else answers are read, if they lie in a file
+    classes = _classes(settings, given, begun)
+    if classes is not None and (why := strategy.too_few(classes)) is not None:
+        raise StrategyError(why)
+
+
+def _classes(settings: Settings, given: Labels, begun: bool) -> int | None:
+    """Return how many classes the head will have that selects next, or the most; None where nobody knows."""
+    if settings.classes is not None:
+        return len(settings.classes)
+    seen = set(given.mapping().values())
+    if isinstance(settings.labeller, Oracle):
+        seen |= set(read_labels(settings.labeller.path).mapping().values())
+    elif begun or settings.budget.initial:
+        return None
+    return max(1, len(seen))
 
 
 def open_test(config: TestConfig, classes: Sequence[str] | None = None) -> Test:

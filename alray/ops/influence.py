@@ -16,12 +16,19 @@ from alray.errors import StrategyError
 
 def check_top_k(top_k: int, classes: int) -> None:
     """Refuse an expected gradient over all classes, which says nothing. With one class there is nothing to choose."""
+    if (why := too_few(top_k, classes)) is not None:
+        raise StrategyError(why)
+
+
+def too_few(top_k: int, classes: int) -> str | None:
+    """Return why a head has too few classes for a gradient expected over `top_k`; None where it has enough."""
     if top_k < classes or (top_k == classes == 1):
-        return
-    raise StrategyError(
+        return None
+    less = f"to less than {classes}" if classes > 1 else "to 1"
+    return (
         f"`top_k` is {top_k} and the head has {classes} classes: the expected gradient over all classes, Σ p_c ∇ℓ_c, "
-        "is identically zero for any row and any weights, so that scores would be rounding alone. Set `top_k` to less "
-        f"than {classes}; 1, the pseudo-label, is what the paper's code uses."
+        f"is identically zero for any row and any weights, so that scores would be rounding alone. Set `top_k` {less}; "
+        "1, the pseudo-label, is what the paper's code uses."
     )
 
 

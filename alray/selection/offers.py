@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from alray.runtime import Held, Runtime
 from alray.selection import at_random, shortlisted
@@ -39,6 +41,21 @@ class Before:
     missing: int
 
 
+class Extent(NamedTuple):
+    """How many rows may be picked, how many of them score above a limit, these scores' extent, and how many are top."""
+
+    rows: int
+    inside: int
+    low: float
+    high: float
+    top: int
+
+    @property
+    def flat(self) -> bool:
+        """Whether all rows have the same score, which then says nothing of any of them."""
+        return self.low >= self.high and self.inside in (0, self.rows)
+
+
 @contextmanager
 def timed(report: dict[str, Any], stage: str) -> Iterator[None]:
     """Add the seconds inside to those of the stage in the report."""
@@ -63,6 +80,7 @@ class Offers:
     report: dict[str, Any]
     kept: dict[Any, Any]  # by ways of selection, from round to round
     rows: Callable[[Collection[str]], Table]  # of the pool, by id
+    extents: dict[float, Extent] = field(default_factory=dict)  # by limit
 
     def choose(self, scan: Scan, count: int, before: Before | None = None) -> Chosen:
         """Return at most `count` rows as the strategy chooses them: its shortlist, diverse where that is longer.
@@ -72,13 +90,13 @@ class Offers:
         """
         cut = self._cut(scan, count)
         if cut.best is not None:
-            return self._ranked(scan, cut.best, cut.above)
+            return self._leading(scan, cut.best, cut.above)
         limit, candidates = self._limit(scan, cut)
         self._note(cap=cut.cap, candidates=cut.count, candidates_per_pick=cut.count / count, shortlist=candidates)
         log.info("%s: %d candidates for %d picks (cap %s)", scan.strategy.name, candidates, count, cut.cap)
         missing = count if before is None else before.missing
         if isinstance(scan.strategy.diversity, Nothing) or (candidates <= missing and before is None):
-            return self._ranked(scan, min(candidates, count), cut.above)
+            return self._leading(scan, min(candidates, count), cut.above)
         if candidates <= missing:
             return self._drawn(scan, limit, candidates)
         with timed(self.report, "diversify"):
@@ -88,18 +106,20 @@ class Offers:
         """Return the best `count` rows of the strategy's shortlist by (score, id), best first."""
         cut = self._cut(scan, count)
         there = next(size for size in (cut.best, cut.most, cut.count) if size is not None)
-        return self._ranked(scan, min(there, count), cut.above)
+        return self._leading(scan, min(there, count), cut.above)
 
     def fill(self, scan: Scan, count: int, taken: Ids = NONE) -> Chosen:
         """Return `count` rows drawn at random among those not `taken`, the highest number first."""
         with timed(self.report, "fill"):
             return at_random.fill(self.held, scan, count, self.given.seed, self.given.round, taken)
 
-    def flat(self, scan: Scan) -> bool:
-        """Whether all rows that may be picked have the same score, which then says nothing of any of them."""
-        with timed(self.report, "score"):
-            low, high = self.held.reduce(extent, widest, scan)
-        return bool(low >= high)
+    def extent(self, scan: Scan, above: float = -math.inf) -> Extent:
+        """Return the extent of all scores above a limit, whatever is shut out by now; looked at once."""
+        if above not in self.extents:
+            with timed(self.report, "score"):
+                self.extents[above] = self.held.reduce(extent, widest, scan.open, above)
+            self._note(available=self.extents[above].rows)
+        return self.extents[above]
 
     def _cut(self, scan: Scan, count: int) -> Cut:
         """Return the shortlist for `count` rows."""
@@ -115,7 +135,35 @@ class Offers:
         if cut.most is None:
             return Limit(cut.above), cut.count
         ids, scores = self._ranked(scan, cut.most, cut.above)
+        if self._tied(scan, scores, cut.above):
+            self._say_tied(scan, cut.above, f"the shortlist of {cut.most} goes by id")
         return Limit(cut.above, (float(scores[-1]), str(ids[-1]))), cut.most
+
+    def _leading(self, scan: Scan, count: int, above: float) -> Chosen:
+        """Return the best `count` rows by (score, id); drawn at random where no row has another score than the rest."""
+        ids, scores = self._ranked(scan, count, above)
+        if not self._tied(scan, scores, above):
+            return ids, scores
+        if self.extents[above].low < scores[0]:  # ties go by id, as promised, where any score differs
+            self._say_tied(scan, above, "picks go by id")
+            return ids, scores
+        self._say_tied(scan, above, "picks are drawn at random")
+        return self._drawn(scan, Limit(above), count)
+
+    def _tied(self, scan: Scan, scores: npt.NDArray[np.float32], above: float) -> bool:
+        """Whether the best rows were chosen among more that have the same, highest score. Mostly the best ones tell."""
+        if not len(scores) or scores[0] != scores[-1] or not math.isfinite(scores[0]):
+            return False
+        found = self.extent(scan, above)
+        few = self.given.budget == 1 and found.low < found.high  # one pick of two copies is worth no word
+        return found.high == scores[0] and found.top > self.given.budget and not few
+
+    def _say_tied(self, scan: Scan, above: float, so: str) -> None:
+        if "tied" not in self.report:
+            found = self.extent(scan, above)
+            self._note(tied=found.top)
+            which = "all" if found.top == found.inside else f"the best {found.top} of"
+            log.warning("%s: the scores of %s %d candidates are equal: %s", scan.strategy.name, which, found.inside, so)
 
     def _ranked(self, scan: Scan, count: int, above: float) -> Chosen:
         if count == 0:
@@ -159,17 +207,17 @@ class Offers:
             self.report.setdefault(name, fact)
 
 
-Extent = tuple[float, float]
-"""The lowest and the highest score."""
-
-
-def extent(shard: Resident, scan: Scan) -> Extent:
-    """Return the extent of the scores of the shard's rows that may be picked; (∞, −∞) where there is none."""
+def extent(shard: Resident, scan: Scan, above: float) -> Extent:
+    """Return the extent of the scores of the shard's rows that may be picked; (∞, −∞) where none is above."""
     scores_N = scores(shard, scan)
     scores_N = scores_N[~np.isnan(scores_N)]
-    return (float(scores_N.min()), float(scores_N.max())) if len(scores_N) else (np.inf, -np.inf)
+    inside = scores_N[scores_N.astype(np.float64) > above]
+    low, high = (float(inside.min()), float(inside.max())) if len(inside) else (np.inf, -np.inf)
+    return Extent(len(scores_N), len(inside), low, high, int((inside == high).sum()))
 
 
 def widest(parts: list[Extent]) -> Extent:
     """Merge extents."""
-    return min(part[0] for part in parts), max(part[1] for part in parts)
+    rows, inside, low, high, _ = zip(*parts, strict=True)
+    top = sum(part.top for part in parts if part.high == max(high))
+    return Extent(sum(rows), sum(inside), min(low), max(high), top)

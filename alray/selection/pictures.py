@@ -25,7 +25,7 @@ from alray.models.transform import Transform
 from alray.ops.all_weights import BATCH
 from alray.pool import BadRow, images
 from alray.runtime import Held, Runtime
-from alray.strategies import Given
+from alray.strategies import Given, Strategy
 from alray.table import Ids, Table
 
 if TYPE_CHECKING:
@@ -39,14 +39,33 @@ ROWS = 8 * BATCH
 Rows = npt.NDArray[np.int64]
 
 
-def check(strategy: str, network: Network | None, features: FeatureSet) -> None:
+def check(strategy: Strategy, network: Network | None, features: FeatureSet) -> None:
     """Refuse a pool that came with its features, and one of pictures without the network that looks at them."""
     if features.shards[0].shard.kind == "features" or network is None:
-        raise StrategyError(
-            f"`{strategy}` with these settings needs pictures and the backbone that looks at them, which a pool of "
-            "features cannot meet. Run a campaign on a pool of pictures, or choose settings of the strategy that use "
-            "features alone, such as `params: last_layer`."
-        )
+        raise StrategyError(needed(strategy))
+
+
+def needed(strategy: Strategy) -> str:
+    """Return that a strategy looks at pictures, and what to do where there are none."""
+    return (
+        f"`{strategy.name}` with these settings needs pictures and the backbone that looks at them, which a pool of "
+        "features cannot meet. Run a campaign on a pool of pictures, or choose settings of the strategy that use "
+        f"features alone: `{instead(strategy)}`."
+    )
+
+
+def instead(strategy: Strategy) -> str:
+    """Return the first field, with its default, that makes a strategy do without pictures; of its base, if it has one.
+
+    A strategy whose defaults need them has no such field: then another strategy is named.
+    """
+    for name, field in type(strategy).model_fields.items():
+        value = getattr(strategy, name)
+        if isinstance(value, Strategy):
+            return f"{name}.{instead(value)}"
+        if NEED not in strategy.model_copy(update={name: field.default}).wants:
+            return f"{name}: {field.default}"
+    return "name: margin"
 
 
 def check_made_by(features: FeatureSet, backbone: FeaturesConfig, seed: int, runtime: Runtime) -> None:

@@ -44,6 +44,14 @@ class Values:
         """Return which rows have a wanted value, [N]."""
         return np.array([name in wanted for name in self.names], dtype=np.bool_)[self.number_N]
 
+    def counted(self, rows: Flags | slice = slice(None)) -> Counter[str]:
+        """Return how many of these rows have each value; none of a value is a count too."""
+        times_V = np.bincount(self.number_N[rows], minlength=len(self.names))
+        out = Counter[str]()
+        for name, times in zip(self.names, times_V.tolist(), strict=True):
+            out[name] += times
+        return out
+
 
 def values(shard: Resident, scan: Scan, column: str) -> Values:
     """Return a shard's values of a column, read or predicted once a round."""
@@ -64,11 +72,38 @@ def column_values(cells: pa.Array, column: str) -> Values:
     return Values(names, coded.indices.to_numpy(zero_copy_only=False).astype(np.int64))
 
 
-def check_columns(shard: Shard, quotas: Quotas) -> None:
-    """Raise PoolError unless a shard of the pool has the columns that quotas are for: before labels are paid for."""
-    for column in quotas:
+def check_columns(shards: Sequence[Shard], quotas: Quotas) -> None:
+    """Raise an error unless the pool has the columns and values that quotas name: before labels are paid for.
+
+    A column is read until all of its named values were met.
+    """
+    for column, quota in quotas.items():
         if column != PREDICTED:
-            column_values(shard.column(column), column)
+            _check_column(shards, column, quota)
+
+
+def _check_column(shards: Sequence[Shard], column: str, quota: Quota) -> None:
+    found = Counter[str]()
+    for shard in shards:
+        found.update(column_values(shard.column(column), column).counted())
+        if found.keys() >= quota.names:
+            return
+    _refuse_unknown(column, quota, found)
+
+
+def check_classes(quotas: Quotas, classes: Sequence[str] | None) -> None:
+    """Raise StrategyError if a quota names a class that no head will have; None: what they will be is not known."""
+    strange = strange_classes(quotas, classes) if classes is not None else []
+    if strange:
+        raise StrategyError(
+            f"`selection.quotas.{PREDICTED}` names {strange[0]!r}, which is none of the {len(classes or ())} classes."
+            f"{nearest(strange[0], classes or ())} Expected one of {some(classes or ())}."
+        )
+
+
+def strange_classes(quotas: Quotas, classes: Sequence[str]) -> list[str]:
+    """Return the classes that a quota names and that are none of these."""
+    return sorted(quotas[PREDICTED].names - set(classes)) if PREDICTED in quotas else []
 
 
 def _of_the_pool(shard: Resident, scan: Scan, column: str) -> Values:
@@ -118,10 +153,7 @@ def count(shard: Resident, scan: Scan, columns: Sequence[str]) -> tuple[Tally, T
     tallies: tuple[Tally, Tally] = ({}, {})
     for column in columns:
         found = values(shard, scan, column)
-        for tally, rows in zip(tallies, (found.number_N, found.number_N[open_N]), strict=True):
-            tally[column] = Counter()
-            for name, times in zip(found.names, np.bincount(rows, minlength=len(found.names)).tolist(), strict=True):
-                tally[column][name] += times
+        tallies[0][column], tallies[1][column] = found.counted(), found.counted(open_N)
     return tallies
 
 
@@ -135,13 +167,17 @@ def add(parts: list[tuple[Tally, Tally]]) -> tuple[Tally, Tally]:
     return out
 
 
-class Standing:
-    """How many rows of each value a round has picked, and what that closes."""
+Counts = Mapping[str, Mapping[str, int]]
+"""Picks of each value of each column, as a selection's report has them."""
 
-    def __init__(self, quotas: Quotas, available: Tally) -> None:
+
+class Standing:
+    """How many rows of each value a round has picked, and what that closes; it begins with what it has `before`."""
+
+    def __init__(self, quotas: Quotas, available: Tally, before: Counts) -> None:
         self.quotas, self.available = quotas, available
         self.columns = tuple(sorted(quotas))
-        self.picked: Tally = {column: Counter() for column in self.columns}
+        self.picked: Tally = {column: Counter(before.get(column, {})) for column in self.columns}
         self.lacking = sum(min(self._short(c, v), n) for c in self.columns for v, n in available[c].items())
         """Picks that fill a minimum and are still to come, as far as there are rows for them."""
 
@@ -194,13 +230,14 @@ class Standing:
         return max(0, self.quotas[column].least(value) - self.picked[column][value])
 
 
-def standing(held: Held, scan: Scan, quotas: Quotas) -> Standing:
-    """Return the standing before the first pick.
+def standing(held: Held, scan: Scan, quotas: Quotas, before: Counts) -> Standing:
+    """Return the standing before the first pick of a selection, where `before` was picked in its round already.
 
-    Raises PoolError for a column that is not there, StrategyError for a value that no row has.
+    Raises PoolError for a column that is not there, StrategyError for a value that no row has. A class that the head
+    does not know is none: no label of it may be bought yet, and then no row is predicted to be one.
     """
     if not quotas:
-        return Standing(quotas, {})
+        return Standing(quotas, {}, before)
     if PREDICTED in quotas and scan.head is None:
         raise StrategyError(
             f"`selection.quotas.{PREDICTED}` counts a head's predictions, and there is neither a head nor labels to "
@@ -208,14 +245,20 @@ def standing(held: Held, scan: Scan, quotas: Quotas) -> Standing:
         )
     everything, available = held.reduce(count, add, scan, tuple(sorted(quotas)))
     for column, quota in quotas.items():
-        for value in sorted(quota.names - everything[column].keys()):
-            raise StrategyError(
-                f"`selection.quotas.{column}` names {value!r}, which no row of the pool has."
-                f"{nearest(value, everything[column]) or ' It has ' + _some(everything[column]) + '.'}"
-            )
-    return Standing(quotas, available)
+        if column != PREDICTED:
+            _refuse_unknown(column, quota, everything[column])
+    return Standing(quotas, available, before)
 
 
-def _some(counts: Counter[str]) -> str:
-    common = [repr(value) for value, _ in counts.most_common(5)]
-    return ", ".join(common) + (f" and {len(counts) - 5} more" if len(counts) > 5 else "")
+def _refuse_unknown(column: str, quota: Quota, found: Counter[str]) -> None:
+    for value in sorted(quota.names - found.keys()):
+        common = [name for name, _ in found.most_common()]
+        raise StrategyError(
+            f"`selection.quotas.{column}` names {value!r}, which no row of the pool has."
+            f"{nearest(value, found) or ' It has ' + some(common) + '.'}"
+        )
+
+
+def some(names: Sequence[str]) -> str:
+    """Return the first few of these names."""
+    return ", ".join(map(repr, names[:5])) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

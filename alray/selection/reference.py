@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from alray import seeds
+from alray.errors import StrategyError
 from alray.table import Ids
 
 log = logging.getLogger(__name__)
@@ -29,6 +30,15 @@ def kept_back(ids: Ids, seed: int, share: float) -> npt.NDArray[np.bool_]:
     out_M |= draws_M < share
     out_M[draws_M.argmin()], out_M[draws_M.argmax()] = True, False
     return out_M
+
+
+def check(strategy: str, labels: int, kept: int, share: float) -> None:
+    """Raise StrategyError when a strategy wants a reference set and there are too few labels to keep any back."""
+    if share and not kept:
+        raise StrategyError(
+            f"`{strategy}` measures influence on a reference set, a share of the labels that no head is fitted on, and "
+            f"{labels} is too few to keep any back. Give more labels: at least 2."
+        )
 
 
 def warn(strategy: str, ids: Ids, labels: int) -> None:

@@ -97,6 +97,11 @@ class Scan:
         """What the tokens of all passes of one selection begin with."""
         return self.token.partition("/")[0]
 
+    @property
+    def open(self) -> Scan:
+        """The scan without a gate: what its round could pick before any rule."""
+        return self if self.gate is None else replace(self, token=self.round, gate=None)
+
     def behind(self, gate: Gate, number: int) -> Scan:
         """Return the scan of a further pass, numbered from 1, whose gate takes the place of the one before."""
         return replace(self, token=f"{self.round}/{number}", gate=gate)

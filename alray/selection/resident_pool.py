@@ -17,6 +17,7 @@ from alray.pool.quarantine import Quarantine
 from alray.runtime import Runtime
 from alray.selection import stages, statistics
 from alray.selection.picks import Reason
+from alray.selection.quotas import Counts
 from alray.selection.resident import Exclusion, Part, Resident, bad_rows, find_rows
 from alray.selection.settings import SelectionConfig
 from alray.selection.stages import Selection, Stages
@@ -97,10 +98,12 @@ class ResidentPool:
         config: SelectionConfig | None = None,
         reason: Reason = "strategy",
         within: Part | None = None,
+        before: Counts | None = None,
     ) -> Selection:
         """Return `given.budget` distinct rows, none `excluded`; fewer, with a warning, when there are fewer.
 
-        `within` is the part of the pool that they come from; else all of it.
+        `within` is the part of the pool that they come from; else all of it. `before` is the report's `quotas` of an
+        earlier selection in the same round, whose picks count towards the quotas of this one.
         """
         closed = Exclusion(frozenset(excluded), within)
-        return Stages(self, strategy, given, closed, config or SelectionConfig()).run(reason)
+        return Stages(self, strategy, given, closed, config or SelectionConfig()).run(reason, before or {})

@@ -20,7 +20,7 @@ from alray.models.network import Network
 from alray.pool import Pool, PoolConfig
 from alray.runtime import Runtime, RuntimeConfig, open_runtime
 from alray.selection import pictures, reference
-from alray.selection.quotas import PREDICTED
+from alray.selection.quotas import PREDICTED, check_classes
 from alray.selection.resident import Space
 from alray.selection.resident_pool import ResidentPool
 from alray.selection.settings import SelectionConfig
@@ -75,6 +75,7 @@ def select(
     known = as_labels(labels)
     features, share = open_features(pool, max_quarantine)
     given_head = Head.load(head, classes) if isinstance(head, str) else head
+    check_classes(config.quotas, classes if given_head is None else given_head.classes)
     with (
         open_runtime(RuntimeConfig(name=runtime)) if isinstance(runtime, str) else nullcontext(runtime) as open_one,
         ResidentPool(features, open_one) as resident,
@@ -138,6 +139,7 @@ def prepare_given(
     train, others = rows.take(np.flatnonzero(~back_M)), rows.take(np.flatnonzero(back_M))
     if head is not None and len(others):
         reference.warn(strategy.name, others.ids, len(rows))
+    reference.check(strategy.name, len(rows), len(others), strategy.reference())
     fitted_by = config if head is None else head_config
     if head is None:
         names = tuple(classes) if classes else tuple(sorted({said[i] for i in rows.ids}))

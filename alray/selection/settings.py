@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -13,6 +14,8 @@ from alray.selection.resident import Space
 
 EVERY = "*"
 """Stands for each value that is not named."""
+
+NO_VALUES: Mapping[str, Iterable[str]] = MappingProxyType({})
 
 Count = Annotated[int, Field(ge=0)]
 
@@ -45,6 +48,10 @@ class Quota(Config):
     def least(self, value: str) -> int:
         """Return how many picks have to have this value."""
         return self.at_least.get(value, self.at_least.get(EVERY, 0))
+
+    def asked_for(self, values: Iterable[str] = ()) -> int:
+        """Return how many picks the values in the settings, and these others, have to have together."""
+        return sum(self.least(value) for value in {*self.names, *values})
 
     @property
     def names(self) -> frozenset[str]:
@@ -83,12 +90,17 @@ class SelectionConfig(Config):
         quotas = {column: quota.model_copy(update={"at_least": {}}) for column, quota in self.quotas.items()}
         return self.model_copy(update={"quotas": quotas})
 
-    def check(self, budget: int) -> None:
-        """Raise StrategyError when the quotas of one column ask for more rows than the budget has."""
+    def check(self, budget: int, values: Mapping[str, Iterable[str]] = NO_VALUES) -> None:
+        """Raise StrategyError when the quotas of one column ask for more rows than the budget has.
+
+        `values` are all of each column, once they are known: a minimum for every value counts for each of them.
+        """
         for column, quota in self.quotas.items():
-            wanted = sum(count for value, count in quota.at_least.items() if value != EVERY)
+            there = frozenset(values.get(column, ()))
+            wanted, others = quota.asked_for(there), len(there - quota.names)
             if wanted > budget:
+                each = f" ({quota.least(EVERY)} of each of {others} values)" if others and quota.least(EVERY) else ""
                 raise StrategyError(
-                    f"`selection.quotas.{column}` asks for at least {wanted} rows, and the budget is {budget}. Ask for "
-                    "fewer, or give a larger budget."
+                    f"`selection.quotas.{column}` asks for at least {wanted} rows{each}, and the budget is {budget}. "
+                    "Ask for fewer, or give a larger budget."
                 )

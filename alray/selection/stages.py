@@ -22,11 +22,14 @@ from alray.selection import at_random, pictures
 from alray.selection.losses import with_losses
 from alray.selection.offers import Offers, Row, timed
 from alray.selection.picks import Picks, Reason
+from alray.selection.quotas import Counts
 from alray.selection.resident import BadRows, Exclusion, Scan, unscored_rows
 from alray.selection.settings import SelectionConfig
 from alray.selection.under_rules import UnderRules
 from alray.strategies import Given, Strategy
 from alray.strategies.base import HEAD_NEEDS
+from alray.strategies.diversity import DSquared, KCentre
+from alray.strategies.random import Random
 from alray.table import as_ids
 
 if TYPE_CHECKING:
@@ -99,13 +102,14 @@ class Stages:
         self.report["sample"] = len(sample)
         return replace(given, sample=sample)
 
-    def run(self, reason: Reason) -> Selection:
-        """Return the picks, those of the strategy marked with `reason`."""
-        rows = self._under_rules(reason) if self.config.has_rules else self._freely(reason)
+    def run(self, reason: Reason, before: Counts) -> Selection:
+        """Return the picks, those of the strategy marked with `reason`; quotas count those of `before` too."""
+        rows = self._under_rules(reason, before) if self.config.has_rules else self._freely(reason)
         budget, available = self.given.budget, self.report["available"]
         if available < budget:
             log.warning("The pool has %d rows left to pick from; the budget is %d", available, budget)
         reasons = tuple(row[2] for row in rows)
+        self._say_filled(reasons.count("fill"), len(rows))
         hardware = self.pool.runtime.hardware
         self.report |= {"picked": len(rows), "filled": reasons.count("fill"), "hardware": hardware}
         scores = np.array([row[1] for row in rows], dtype=np.float32)
@@ -123,14 +127,27 @@ class Stages:
             rows += [(i, float(score), "fill") for i, score in zip(ids, scores, strict=True)]
         return rows
 
-    def _under_rules(self, reason: Reason) -> list[Row]:
+    def _under_rules(self, reason: Reason, before: Counts) -> list[Row]:
         """Return the rows that the strategy offers and no rule forbids."""
-        rules = UnderRules(self.offers, self.scan, self.config)
+        rules = UnderRules(self.offers, self.scan, self.config, before)
         rows = rules.run(reason)
         self.report |= rules.report()
         for sentence in rules.warnings():
             log.warning("%s", sentence)
         return rows
+
+    def _say_filled(self, filled: int, picked: int) -> None:
+        """Warn when at least half of what a strategy was asked for is drawn at random, and say why."""
+        strategy, rules = self.scan.strategy, self.config
+        if not filled or 2 * filled < picked or isinstance(strategy, Random):
+            return
+        copies = isinstance(strategy.diversity, KCentre | DSquared)
+        why = "to it every other row is equal to one that is bought" if copies else "it has no use for any other row"
+        apart = "" if rules.min_distance else "set `selection.min_distance` so that near copies are not bought, or "
+        log.warning(
+            "%s: %d of %d picks are drawn at random, because %s%s; %sgo on with another strategy",
+            strategy.name, filled, picked, why, " that the rules let in" * rules.has_rules, apart,
+        )  # fmt: skip
 
     def _quarantine(self) -> Quarantine:
         """Return the rows that could not be read, and those that the strategy could not score."""
@@ -164,7 +181,7 @@ def with_hidden(given: Given) -> Given:
 def check_needs(strategy: Strategy, given: Given, features: FeatureSet) -> None:
     """Refuse a strategy whose needs are not met, and say what would meet them."""
     if pictures.NEED in strategy.wants:
-        pictures.check(strategy.name, given.network, features)
+        pictures.check(strategy, given.network, features)
     if strategy.wants & HEAD_NEEDS and given.head is None:
         raise StrategyError(
             f"`{strategy.name}` scores rows by a head's predictions, and there is neither a head nor labels to fit one."

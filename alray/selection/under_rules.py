@@ -26,7 +26,7 @@ from alray.selection.diversity.candidates import Chosen
 from alray.selection.near_duplicates import Near, blocks
 from alray.selection.offers import Before, Offers, Row, timed
 from alray.selection.picks import Reason
-from alray.selection.quotas import Shut, Standing
+from alray.selection.quotas import Counts, Shut, Standing
 from alray.selection.resident import Exclusion, Resident, Scan
 from alray.selection.settings import SelectionConfig
 from alray.strategies.diversity import DSquared, Finetuned, KCentre, MostTypical, Nothing
@@ -69,21 +69,36 @@ def join(parts: list[Looked]) -> Looked:
 
 
 class UnderRules:
-    """One selection under rules: what was taken, and what was refused because something near it is bought."""
+    """One selection under rules: what was taken, and what was refused because something near it is bought.
 
-    def __init__(self, offers: Offers, scan: Scan, config: SelectionConfig) -> None:
+    `before` are the picks that its round has already, as far as quotas count them.
+    """
+
+    def __init__(self, offers: Offers, scan: Scan, config: SelectionConfig, before: Counts) -> None:
         self.offers, self.scan, self.config, self.budget = offers, scan, config, offers.given.budget
+        self.before = before
         self.taken: list[Row] = []
         self.refused: set[str] = set()
         self.passes = 0
         self.diverse = not isinstance(scan.strategy.diversity, Nothing)
-        self.flat = self.diverse and offers.flat(scan)
+        extent = offers.extent(scan)  # before any gate closes: what could be picked without the rules
+        self.flat = self.diverse and extent.flat
         self.competing = False
         with timed(offers.report, "rules"):
-            self.standing: Standing = quotas.standing(offers.held, scan, config.quotas)
+            self.standing: Standing = quotas.standing(offers.held, scan, config.quotas, before)
+            self._check_minimums()
             self.near: Near | None = None
             if config.min_distance:
                 self.near = near_duplicates.near(offers.held, config.min_distance, scan.excluded)
+
+    def _check_minimums(self) -> None:
+        """Raise StrategyError when minimums for every value of a column are more than a whole round's budget.
+
+        Predicted classes grow in number with the labels: those that are too many compete, with a warning.
+        """
+        values = {column: names for column, names in self.standing.available.items() if column != quotas.PREDICTED}
+        if not self.before:
+            self.config.check(self.budget, values)
 
     def run(self, reason: Reason) -> list[Row]:
         """Return at most `budget` rows, marked with `reason` or as filled up."""
@@ -181,7 +196,8 @@ class UnderRules:
 
     def warnings(self) -> list[str]:
         """Return a sentence for each minimum that was not reached, and one for rows that no rule lets in."""
-        out = [f"`selection.quotas`: {sentence}." for sentence in self.standing.unmet()]
+        out = [] if self.before else self._unknown_classes()
+        out += [f"`selection.quotas`: {sentence}." for sentence in self.standing.unmet()]
         if self.competing:
             out.append(f"`selection.quotas`: the minimums compete for the budget of {self.budget}; lower some of them.")
         could = min(self.budget, self.offers.report["available"])
@@ -189,8 +205,21 @@ class UnderRules:
             near = f"{len(self.refused)} rows are closer than {self.config.min_distance:g} to one that is bought"
             full = ", ".join(f"{c}: {_some(v)}" for c, v in self.standing.closed.items())
             why = [near] * bool(self.refused) + [f"the quotas are full ({full})"] * bool(full)
-            out.append(f"{len(self.taken)} rows are picked where {could} could be: " + " and ".join(why) + ".")
+            more = " more" if self.before else ""
+            out.append(f"{len(self.taken)}{more} rows are picked where {could} could be: " + " and ".join(why) + ".")
         return out
+
+    def _unknown_classes(self) -> list[str]:
+        """Return a sentence if a quota names classes that the head does not know."""
+        head = self.scan.head
+        strange = quotas.strange_classes(self.config.quotas, head.classes) if head is not None else []
+        if head is None or not strange:
+            return []
+        return [
+            f"`selection.quotas.{quotas.PREDICTED}` names {quotas.some(strange)}: no class of the head, which knows "
+            f"{quotas.some(head.classes)}. No row counts as one, and no minimum of it is met, until it has a label or "
+            "stands in `classes`."
+        ]
 
 
 def _some(names: frozenset[str]) -> str:

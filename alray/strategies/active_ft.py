@@ -25,11 +25,11 @@ class ActiveFT(Unscored):
     paper: ClassVar[str] = "Xie et al., CVPR 2023"
     cost: ClassVar[str] = "N·B·D + `iterations`·(`most` + B)·(B + M)·D"
 
-    temperature: float = Field(0.07, gt=0)
-    balance: float = Field(1.0, gt=0)
-    learning_rate: float = Field(1e-3, gt=0)
-    iterations: int = Field(100, ge=0)
-    most: int = Field(20_000, ge=1)
+    temperature: float = Field(0.07, gt=0, le=1000)
+    balance: float = Field(1.0, gt=0, le=1_000_000)
+    learning_rate: float = Field(1e-3, gt=0, le=1)
+    iterations: int = Field(100, ge=0, le=100_000)
+    most: int = Field(20_000, ge=1, le=1_000_000)
 
     @property
     def diversity(self) -> Diversity:

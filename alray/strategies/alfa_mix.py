@@ -52,12 +52,14 @@ class AlfaMix(Strategy):
     absent_class: Literal["global_mean", "skip"] = "global_mean"  # the anchor of a class without labels
     alpha: Literal["closed_form", "random", "learned"] = "closed_form"
     freeze_equal: bool = False  # closed form, as the official code: coordinates equal in row and anchor do not move
-    alpha_steps: int = Field(5, ge=1)  # learned: mixtures tried for each cap and anchor
-    alpha_lr: float = Field(0.1, gt=0)  # learned: in the first two thirds of the steps; a tenth of it after
-    alpha_l2: float = Field(0.01, ge=0)  # learned: weight of ‖α‖ beside the cross-entropy
+    alpha_steps: int = Field(5, ge=1, le=1000)  # learned: mixtures tried for each cap and anchor
+    alpha_lr: float = Field(0.1, gt=0, le=1000)  # learned: in the first two thirds of the steps; a tenth of it after
+    alpha_l2: float = Field(0.01, ge=0, le=1_000_000)  # learned: weight of ‖α‖ beside the cross-entropy
     keep_optimizer: bool = False  # learned: Adam as published; the official code makes it anew for each step
     diversify: Literal["kmeans", "kcenter", "uniform", "norm", "symmetric_kl"] = "kmeans"
-    shortlist_multiple: float | None = Field(None, gt=1)  # keep the best this many × B candidates; none keeps all
+    shortlist_multiple: float | None = Field(
+        None, gt=1, le=10_000
+    )  # keep the best this many × B candidates; none keeps all
 
     @property
     def wants(self) -> frozenset[str]:

@@ -103,6 +103,10 @@ class Strategy(Config, ABC):
         """Return what every shard needs besides its rows: small NumPy arrays and numbers. Runs once a round."""
         return {}
 
+    def too_few(self, classes: int) -> str | None:
+        """Return why so many classes are too few for these parameters; None where they, or any more, are enough."""
+        return None
+
     @abstractmethod
     def score(self, rows: Table, prepared: dict[str, Any]) -> Tensor:
         """Return one fp32 score a row, [N]: higher is sooner, −inf is last. Sees the columns in `wants` alone."""

@@ -31,8 +31,8 @@ class ClusterMargin(Strategy):
     paper: ClassVar[str] = "Citovsky et al., NeurIPS 2021"
     cost: ClassVar[str] = "N·D·C + `multiple`·B·`micro`·D; once, 4·N·`micro`·D + `micro`²·D"
 
-    multiple: float = Field(10, ge=1)  # of the budget: rows of small margin
-    clusters: int = Field(500, ge=1)
+    multiple: float = Field(10, ge=1, le=10_000)  # of the budget: rows of small margin
+    clusters: int = Field(500, ge=1, le=20_000)
     distance: float | None = Field(None, gt=0, le=2)
     micro: int = Field(2000, ge=2, le=20_000)
 

@@ -31,7 +31,7 @@ class DeepFool(ScoreStrategy):
 
     where: Literal["hidden", "features"] = "hidden"  # what is pushed: the input of the last layer, or of the head
     last_class_bug: bool = False  # always push towards the last class, as the code that comparisons were run with
-    classes: int = Field(10, ge=1)  # walk: the likeliest so many other classes are walked towards
+    classes: int = Field(10, ge=1, le=1_000_000)  # walk: the likeliest so many other classes are walked towards
     iterations: int = Field(50, ge=1, le=1000)  # walk: steps at most
     overshoot: float = Field(0.02, ge=0, le=1)  # walk: how far beyond a boundary the next look is taken
 

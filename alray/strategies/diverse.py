@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
@@ -34,6 +35,18 @@ class Diverse(Strategy):
     base: Annotated[Strategy, StrategyFamily] = Field(default_factory=Margin)
     multiple: float = Field(10.0, gt=1, le=10_000)  # of the budget: how many rows the base nominates
 
+    @field_validator("base", mode="before")
+    @classmethod
+    def _fields_without_a_name(cls, base: Any) -> Any:
+        """Refuse fields of a base that is not named: those of the default, which has none, are not meant."""
+        if not isinstance(base, Mapping) or not base or "name" in base:
+            return base
+        own = next((f" `{key}` is a field of `diverse` itself." for key in base if key in cls.model_fields), "")
+        raise ValueError(
+            f"has {', '.join(f'`{key}`' for key in base)} but no `name`, and the base is `margin` unless it is named, "
+            f"which has no fields (expected a name too, such as `name: bald`).{own}"
+        )
+
     @field_validator("base", mode="after")
     @classmethod
     def _takes_the_best(cls, base: Strategy) -> Strategy:
@@ -53,6 +66,9 @@ class Diverse(Strategy):
     def wants(self) -> frozenset[str]:
         """What the base wants."""
         return self.base.wants
+
+    def too_few(self, classes: int) -> str | None:
+        return self.base.too_few(classes)
 
     def prepare(self, given: Given) -> dict[str, Any]:
         return self.base.prepare(given)

@@ -54,7 +54,7 @@ class DropQuery(DropoutStrategy):
     where: Where = (
         "features"  # of what: inputs of the last layer, of the head, or the backbone's layers, at their rates
     )
-    multiple: float = Field(25.0, ge=1)  # lower the threshold while there are fewer candidates than this many × B
+    multiple: float = Field(25.0, ge=1, le=10_000)  # × B: the threshold falls while there are fewer candidates
 
     def score(self, rows: Table, prepared: dict[str, Any]) -> Tensor:
         return mismatches(self.whole(rows, prepared), self.passes(rows, prepared)).float()

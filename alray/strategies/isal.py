@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 from torch import Tensor
 
 from alray.config import Config
@@ -33,9 +33,9 @@ class Lissa(Config):
     """LiSSA's recursion; the defaults are those of the paper's code."""
 
     damp: float = Field(0.01, ge=0, lt=1)  # of the estimate itself: damping is this times `scale`
-    scale: float = Field(1e4, gt=0)  # what a row's Hessian is divided by: more than its largest curvature
-    depth: int = Field(250, ge=1)  # labelled rows of one repetition
-    repetitions: int = Field(4, ge=1)
+    scale: float = Field(1e4, gt=0, le=1e12)  # what a row's Hessian is divided by: more than its largest curvature
+    depth: int = Field(250, ge=1, le=100_000)  # labelled rows of one repetition
+    repetitions: int = Field(4, ge=1, le=100)
 
 
 @dataclass(frozen=True)
@@ -65,15 +65,41 @@ class Isal(ScoreStrategy):
     cost: ClassVar[str] = "N·D·C, and about 50·M·D·C to solve; all weights: three forward passes of the pool"
 
     params: Literal["last_layer", "all_weights"] = "last_layer"  # whose gradient is taken; the latter needs pictures
-    top_k: int = Field(1, ge=1)  # classes that the gradient is expected over, fewer than all; 1 is the pseudo-label
+    top_k: int = Field(
+        1, ge=1, le=1_000_000
+    )  # classes that the gradient is expected over, fewer than all; 1 is the pseudo-label
     weighted: bool = False  # with top_k 1, by the pseudo-label's probability; the paper's code does not
     solver: Literal["cg", "lissa"] = "cg"
-    damping: float | None = Field(None, ge=0)  # cg: on H's diagonal, per labelled row; none: 0, all weights 0.01
+    damping: float | None = Field(
+        None, ge=0, le=1e12
+    )  # cg: on H's diagonal, per labelled row; none: 0, all weights 0.01
     tol: float = Field(1e-6, gt=0, lt=1)  # cg: residual, relative to the reference gradient, at which it stops
-    iterations: int = Field(500, ge=1)  # cg: at most
+    iterations: int = Field(500, ge=1, le=1_000_000)  # cg: at most
     curvature: Literal["gauss_newton", "exact"] = "gauss_newton"  # of all weights; on the last layer they are one
     lissa: Lissa = Lissa()
     reference_share: float = Field(0.2, gt=0, lt=1)  # of the labels, in a selection; a campaign: `training.holdout`
+
+    @field_validator("damping", "tol", "iterations", "lissa")
+    @classmethod
+    def _is_for_the_solver(cls, value: Any, info: ValidationInfo) -> Any:
+        """Refuse what the other solver would use: as a default it is let through, since stored settings say it all."""
+        name = str(info.field_name)
+        wanted = "lissa" if name == "lissa" else "cg"
+        if info.data.get("solver", wanted) != wanted and value != cls.model_fields[name].default:
+            instead = ", or set `lissa.damp`" if name == "damping" else ""
+            raise ValueError(f"belongs to `solver: {wanted}` and would do nothing: leave it out{instead}")
+        return value
+
+    @field_validator("weighted")
+    @classmethod
+    def _weighs_one_class(cls, value: bool, info: ValidationInfo) -> bool:
+        top_k = info.data.get("top_k", 1)
+        if value and top_k > 1:
+            raise ValueError(
+                f"would do nothing: with `top_k` {top_k} every class is weighed by its probability (expected false, or "
+                "`top_k: 1`)"
+            )
+        return value
 
     @property
     def wants(self) -> frozenset[str]:
@@ -83,11 +109,14 @@ class Isal(ScoreStrategy):
     def reference(self) -> float:
         return self.reference_share
 
+    def too_few(self, classes: int) -> str | None:
+        return influence.too_few(self.top_k, classes)
+
     def prepare(self, given: Given) -> dict[str, Any]:
         known = _Known.of(given)
         influence.check_top_k(self.top_k, len(given.classes))
         if len(given.classes) == 1:
-            log.warning("`isal` has one class to tell apart: every influence is zero, and picks go by their ids")
+            log.warning("`isal` has one class to tell apart: every influence is zero")
         damping = DAMPING[self.params] if self.damping is None else self.damping
         if self.params == "all_weights":
             s_P = self._solved(_of_network(known, self.curvature, damping * known.count))

@@ -34,12 +34,12 @@ class LearningLoss(ScoreStrategy):
     paper: ClassVar[str] = "Yoo & Kweon, CVPR 2019"
     cost: ClassVar[str] = "N·D·U (U = width), and once M·D·U·`epochs` and five heads on 4/5·M rows"
 
-    margin: float = Field(1.0, gt=0)  # ξ: by how much the predictions of a pair are to differ
+    margin: float = Field(1.0, gt=0, le=1_000_000)  # ξ: by how much the predictions of a pair are to differ
     width: int = Field(128, ge=1, le=4096)  # units that look at each level
     epochs: int = Field(200, ge=1, le=10_000)  # passes over the labelled rows
-    batch: int = Field(128, ge=2)  # rows a step, in pairs
+    batch: int = Field(128, ge=2, le=1_000_000)  # rows a step, in pairs
     lr: float = Field(1e-3, gt=0, le=1)  # first learning rate of AdamW; it falls to zero
-    weight_decay: float = Field(5e-4, ge=0)
+    weight_decay: float = Field(5e-4, ge=0, le=1000)
 
     def prepare(self, given: Given) -> dict[str, Any]:
         if given.head is None or given.losses is None:

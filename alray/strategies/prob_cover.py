@@ -40,7 +40,7 @@ class ProbCover(SampledStrategy):
 
     radius: float | None = Field(None, gt=0, le=2)
     purity: float = Field(0.95, gt=0, le=1)
-    classes: int | None = Field(None, ge=1)  # none: as many as the head's, or 10 without a head
+    classes: int | None = Field(None, ge=1, le=100_000)  # none: as many as the head's, or 10 without a head
     most: int = Field(20_000, ge=1, le=200_000)  # rows of the sample; the graph takes most²/8 bytes
 
     def sample(self, budget: int) -> int:

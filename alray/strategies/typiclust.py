@@ -26,10 +26,10 @@ class TypiClust(Unscored):
     paper: ClassVar[str] = "Hacohen et al., ICML 2022"
     cost: ClassVar[str] = "N·min(M+B, 500)·D·I + N·`most`·D"
 
-    clusters: int = Field(500, ge=1)  # at most
-    neighbours: int = Field(20, ge=1)
-    small: int = Field(5, ge=0)
-    most: int = Field(4000, ge=2)  # rows of one cluster that typicality is measured among
+    clusters: int = Field(500, ge=1, le=1_000_000)  # at most
+    neighbours: int = Field(20, ge=1, le=100_000)
+    small: int = Field(5, ge=0, le=1_000_000)
+    most: int = Field(4000, ge=2, le=1_000_000)  # rows of one cluster that typicality is measured among
 
     @property
     def diversity(self) -> Diversity:

@@ -1,13 +1,14 @@
 """Pools with what real ones have too much of: what each strategy pays for junk, copies and wrong answers.
 
     python tests/benchmarks/stress.py WORK FEATURES_FOLDER [--rows 10000] [--seeds 3] [--rounds 5] [--initial 200]
-        [--budget 100] [--price 0.05] [--strategies a,b]
+        [--budget 100] [--price 0.05] [--strategies a,b] [--pools a,b]
 
 FEATURES_FOLDER is CIFAR-10's, as `replay.cifar` takes it. Five pools of `--rows` rows, made once by a fixed seed:
 
 - `plain`: the first rows as they are.
 - `long_tail`: class k, in alphabetical order, has 100^(−k/9) times the rows of class 0 (Cui et al., CVPR 2019,
-  imbalance 100), taken from all rows of the folder; the test set stays balanced.
+  imbalance 100), taken from all rows of the folder; the test set stays balanced. Recall is that of the last round's
+  head and, on the same labels, of one that weighs all classes alike: without, a few rows of a class are never named.
 - `jitter`: a fifth of the rows, each five times: itself, and four times with Gaussian noise of 5 % of each
   coordinate's standard deviation. A duplicate is a bought row whose source was bought before, initially too.
 - `junk`: 30 % of the rows are replaced. Half of these are mixed, each coordinate that of another row, so that the
@@ -45,13 +46,15 @@ import numpy as np
 from replay import JUNK, World, cifar, drawn, one_thread, pick, tuned
 from scipy.stats import spearmanr
 
+from alray.models.head import Head
 from alray.selection.settings import SelectionConfig
 from alray.strategies import STRATEGIES, Strategy, find
+from alray.training.probe import HeadConfig, fit_head
 
 IMBALANCE, COPIES, JITTER, JUNK_SHARE, BLOWN, WRONG_SHARE = 100, 5, 0.05, 0.3, 3.0, 0.1
 POOLS = ("plain", "long_tail", "jitter", "junk", "noise")
 MIXED_UP, BLOWN_OUT, WRONG = "mixed", "blown", "wrong"
-RULE = "+min_distance"
+TAIL, COPIED, RULE = "long_tail", "jitter", "+min_distance"
 LIGHTER: dict[str, dict[str, Any]] = {
     "active_ft": {"most": 2000},
     "core_gcn": {"subset": 2000},
@@ -136,11 +139,19 @@ def main() -> None:
     plan = Plan(str(args.features.resolve()), args.rows, args.rounds, args.initial, args.budget)
     args.work.mkdir(parents=True, exist_ok=True)
     check(args.work / "plan.json", plan)
-    pools = made(cifar(args.work / "worlds", args.features), plan.rows, args.work / "worlds")
-    distances = between(pools["plain"].world, pools["jitter"].world)
+    worlds = args.work / "worlds"
+    every = made(cifar(worlds, args.features), plan.rows, worlds)
+    distances = between(every["plain"].world, every["jitter"].world)
+    if unknown := set(args.pools) - set(every):
+        sys.exit(f"--pools names {', '.join(sorted(unknown))}; there are {', '.join(every)}.")
+    pools = {name: every[name] for name in every if name in args.pools}
     asked = contenders(args.strategies, distances.chosen)
-    cells = played(args.work / "cells.jsonl", pools, asked, plan, range(args.seeds), args.work / "worlds")
-    text = report(cells, list(asked), pools, plan, args.seeds, args.price, distances)
+    # Judges among copies of rows that were trained on would say that no l2 is needed.
+    judges = {name: every["plain" if name == "jitter" else name].world for name in pools}
+    l2 = {name: tuned(world, plan.sizes, worlds) for name, world in judges.items()}
+    cells = played(args.work / "cells.jsonl", pools, asked, plan, range(args.seeds), l2)
+    tables = {pool: Table(cells, list(asked), pool, args.seeds) for pool in pools}
+    text = report(tables, pools, plan, args.seeds, args.price, distances)
     (args.work / "stress.md").write_text(text)
     print(text)
 
@@ -156,6 +167,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--budget", type=int, default=100, help="labels a round")
     parser.add_argument("--price", type=float, default=0.05, help="dollars a label")
     parser.add_argument("--strategies", type=lambda text: text.split(","), help="else all; random is always there")
+    parser.add_argument("--pools", type=lambda text: text.split(","), default=POOLS, help="else all")
     return parser.parse_args()
 
 
@@ -285,24 +297,23 @@ def played(
     asked: Mapping[str, Contender],
     plan: Plan,
     seeds: Iterable[int],
-    work: Path,
+    l2: Mapping[str, Mapping[int, float]],
 ) -> Cells:
     """Play what is not there yet, seed by seed, so that a cut run has whole seeds; return all cells."""
     cells = known(path)
     with path.open("a") as out:
         for seed in seeds:
             for pool, stressed in pools.items():
-                todo = [name for name in asked if (pool, name, seed) not in cells]
-                # Judges among copies of rows that were trained on would say that no l2 is needed.
-                l2 = tuned(pools["plain" if pool == "jitter" else pool].world, plan.sizes, work) if todo else {}
-                for name in todo:
-                    cell = {"pool": pool, "strategy": name, "seed": seed, **play(stressed, asked[name], seed, plan, l2)}
+                for name in asked:
+                    if (pool, name, seed) in cells:
+                        continue
+                    cell = play(stressed, asked[name], seed, plan, l2[pool])
+                    cell = {"pool": pool, "strategy": name, "seed": seed, **cell}
                     cells[pool, name, seed] = cell
                     out.write(json.dumps(cell) + "\n")
                     out.flush()
-                    print(
-                        f"{pool:10s} {name:22s} {seed} {cell['seconds']:7.1f} s  {cell['accuracy'][-1]:.3f}", flush=True
-                    )
+                    seconds, last = cell["seconds"], cell["accuracy"][-1]
+                    print(f"{pool:10s} {name:22s} {seed} {seconds:7.1f} s  {last:.3f}", flush=True)
     return cells
 
 
@@ -324,8 +335,7 @@ def play(stressed: Stressed, contender: Contender, seed: int, plan: Plan, l2: Ma
     with world.resident() as resident:
         for round, size in enumerate(plan.sizes):
             head = world.fit(answers, l2[size])
-            right_T = world.predicted(head) == world.test_label_T
-            accuracy.append(float(right_T.mean()))
+            accuracy.append(world.accuracy(head))
             if round < plan.rounds:
                 how: dict[str, Any] = {"budget": plan.budget, "seed": seed, "round": round + 1, "l2": l2[size]}
                 found = pick(resident, contender.strategy, answers, head, config=contender.config, **how)
@@ -333,15 +343,30 @@ def play(stressed: Stressed, contender: Contender, seed: int, plan: Plan, l2: Ma
                     sys.exit(f"{contender.strategy.name} found {len(found.picks)} rows to pick. Give more --rows.")
                 filled += found.report["filled"]
                 answers |= world.answers([str(i) for i in found.picks.ids])
-    bought = stressed.counts(first, set(answers) - set(first))
+    fair = even(world, answers, l2[plan.sizes[-1]])
     return {
         "initial": stressed.counts([], first),
-        "bought": bought,
+        "bought": stressed.counts(first, set(answers) - set(first)),
         "filled": filled,
         "accuracy": accuracy,
-        "recall": [float(right_T[world.test_label_T == name].mean()) for name in world.classes],
+        "recall": recalls(world, head),
+        "even_recall": recalls(world, fair),
         "seconds": time.process_time() - start,
     }
+
+
+def even(world: World, answers: Mapping[str, str], l2: float) -> Head:
+    """Return the head of these labels to which every class weighs the same."""
+    ids = sorted(i for i, label in answers.items() if label != JUNK)
+    rows_MD = world.features_ND[[world.place[i] for i in ids]]
+    config = HeadConfig(l2=l2, class_weights="balanced")
+    return fit_head(config, rows_MD, [answers[i] for i in ids], world.classes, 0)
+
+
+def recalls(world: World, head: Head) -> list[float]:
+    """Return the share of each class's test rows that the head names."""
+    right_T = world.predicted(head) == world.test_label_T
+    return [float(right_T[world.test_label_T == name].mean()) for name in world.classes]
 
 
 # The report
@@ -388,7 +413,8 @@ def bought(what: str, cell: Cell) -> float:
 
 ACCURACY = Column("accuracy", lambda cell: cell["accuracy"][-1], spent=False)
 RECALL = Column("recall", lambda cell: cell["recall"][-1], spent=False)
-RARE = Column("recall of the three rarest", lambda cell: mean(cell["recall"][-3:]), spent=False)
+EVEN = Column("recall, even", lambda cell: cell["even_recall"][-1], spent=False)
+HALF = Column("rarer half, even", lambda cell: mean(cell["even_recall"][len(cell["even_recall"]) // 2 :]), spent=False)
 SPENT = {
     "junk": Column("junk", lambda cell: bought(MIXED_UP, cell) + bought(BLOWN_OUT, cell)),
     "jitter": Column("duplicates", partial(bought, "duplicates")),
@@ -397,8 +423,7 @@ SPENT = {
 
 
 def report(
-    cells: Cells,
-    names: Sequence[str],
+    tables: Mapping[str, Table],
     pools: Mapping[str, Stressed],
     plan: Plan,
     seeds: int,
@@ -406,14 +431,13 @@ def report(
     distances: Distances,
 ) -> str:
     """Return the tables and what they say."""
-    tables = {pool: Table(cells, names, pool, seeds) for pool in POOLS}
     seconds = sum(cell["seconds"] for table in tables.values() for own in table.by.values() for cell in own)
     return "\n\n".join(
         [
             "# Stress: junk, copies, wrong answers and a rare class",
             " ".join(setting(plan, seeds, price, distances, seconds)),
-            *(spent_table(pool, tables[pool], plan, price) for pool in SPENT),
-            tail_table(tables["long_tail"], pools["long_tail"]),
+            *(spent_table(pool, tables[pool], plan, price) for pool in SPENT if pool in tables),
+            *(tail_table(table, pools[pool]) for pool, table in tables.items() if pool == TAIL),
             accuracy_table(tables),
             "## What they say",
             "\n".join(f"- {line}" for line in said(tables, plan, price)) + "\n",
@@ -436,10 +460,8 @@ def setting(plan: Plan, seeds: int, price: float, distances: Distances, seconds:
 def spent_table(pool: str, table: Table, plan: Plan, price: float) -> str:
     """Return what a pool's faults cost each strategy, the least first."""
     column = SPENT[pool]
-    random, columns = (
-        table.mean("random", column.of),
-        ["strategy", f"$ on {column.name}", "of the bought", "× random's"],
-    )
+    random = table.mean("random", column.of)
+    columns = ["strategy", f"$ on {column.name}", "of the bought", "× random's"]
     kinds = {"of it mixed": MIXED_UP, "of it blown out": BLOWN_OUT} if pool == "junk" else {}
     rows = []
     for name in table.ranked(column):
@@ -457,7 +479,7 @@ def spent_table(pool: str, table: Table, plan: Plan, price: float) -> str:
 
 def blind(pool: str, plan: Plan) -> float:
     """Return how many rows of a pool's fault a draw from the whole pool has in the rounds, on average."""
-    if pool != "jitter":
+    if pool != COPIED:
         return plan.bought * {"junk": JUNK_SHARE, "noise": WRONG_SHARE}[pool]
     sources = plan.rows // COPIES
 
@@ -472,23 +494,25 @@ def tail_table(table: Table, stressed: Stressed) -> str:
     """Return what each strategy finds of the rarest class, the highest recall first."""
     there = int((stressed.world.label_N == stressed.rarest).sum())
     first = mean(cell["initial"]["rarest"] for cell in table.by["random"])
+    shown = [RECALL, EVEN, HALF]
     rows = [
         [
             name,
-            f"{table.mean(name, RECALL.of):.3f}",
-            difference(table, name, RECALL),
-            f"{table.mean(name, RARE.of):.3f}",
             f"{table.mean(name, partial(bought, 'rarest')):.1f}",
+            *(f"{table.mean(name, column.of):.3f}" for column in shown),
+            difference(table, name, HALF),
             difference(table, name, ACCURACY),
-            table.worse(name, RECALL),
+            table.worse(name, HALF),
         ]
-        for name in table.ranked(RECALL)
+        for name in table.ranked(EVEN)
     ]
-    columns = ["strategy", "recall", "recall − random's", "of the three rarest", "bought", "accuracy − random's", ""]
+    after = ["rarer half − random's", "accuracy − random's", ""]
     text = (
-        f"The pool has {there} rows of `{stressed.rarest}` among {len(stressed.world.ids)}; {first:.1f} of the initial"
+        f"The pool has {there} rows of `{stressed.rarest}` among {len(stressed.world.ids)}; {first:.1f} of the initial "
     )
-    return f"## `long_tail`: recall of the rarest class\n\n{text} labels name it.\n\n" + grid(columns, rows)
+    text += "labels name it. Recall is of the last round's head and of one to which every class weighs the same (even)."
+    columns = ["strategy", "bought", *(column.name for column in shown), *after]
+    return f"## `{TAIL}`: recall of the rarest class\n\n{text}\n\n" + grid(columns, rows)
 
 
 def accuracy_table(tables: Mapping[str, Table]) -> str:
@@ -497,7 +521,7 @@ def accuracy_table(tables: Mapping[str, Table]) -> str:
     def gain(name: str) -> float:
         return mean(mean(table.against(name, ACCURACY.of)) for table in tables.values())
 
-    names = sorted(tables["plain"].by, key=lambda name: (-gain(name), name))
+    names = sorted(next(iter(tables.values())).by, key=lambda name: (-gain(name), name))
     rows = []
     for name in names:
         shown = [
@@ -524,21 +548,34 @@ def grid(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def said(tables: Mapping[str, Table], plan: Plan, price: float) -> Iterator[str]:
     """Yield what can be read off the tables."""
-    for pool in SPENT:
+    spent = {pool: column for pool, column in SPENT.items() if pool in tables}
+    for pool in spent:
         yield spending(pool, tables[pool], plan, price)
-    for name in tables["jitter"].by:
-        if name.endswith(RULE) and name.removesuffix(RULE) in tables["jitter"].by:
+    copied = tables[COPIED].by if COPIED in tables else {}
+    for name in copied:
+        if name.endswith(RULE) and name.removesuffix(RULE) in copied:
             yield with_rule(tables, name, price)
-    tail = tables["long_tail"]
-    order, random = tail.ranked(RECALL), tail.mean("random", RECALL.of)
-    shown = ", ".join(f"{name} {tail.mean(name, RECALL.of):.3f}" for name in (*order[:3], *order[-2:]))
-    below = [name for name in order if tail.worse(name, RECALL)]
-    yield f"Rarest class: {shown}; random {random:.3f}. Below random: {', '.join(below) or 'none'}."
+    if TAIL in tables:
+        yield rarest(tables[TAIL])
     yield "Accuracy: " + "; ".join(scores_against(pool, table) for pool, table in tables.items()) + "."
-    ranks = {pool: correlation(tables[pool], column) for pool, column in SPENT.items()}
-    shown = ", ".join(f"{pool} {rank:+.2f}" for pool, rank in ranks.items())
-    yield f"Rank correlation, over strategies, of the dollars on a pool's fault with the last accuracy: {shown}."
+    shown = ", ".join(f"{pool} {correlation(tables[pool], column):+.2f}" for pool, column in spent.items())
+    if shown:
+        yield f"Rank correlation, over strategies, of the dollars on a pool's fault with the last accuracy: {shown}."
     yield from filled_up(tables)
+
+
+def rarest(table: Table) -> str:
+    """Return who finds the rarest class."""
+    most = sorted(table.by, key=lambda name: (-table.mean(name, partial(bought, "rarest")), name))
+    found = [f"{name} {table.mean(name, partial(bought, 'rarest')):.1f}" for name in (*most[:3], most[-1], "random")]
+    best = max(table.mean(name, RECALL.of) for name in table.by)
+    order = [f"{name} {table.mean(name, EVEN.of):.3f}" for name in (*table.ranked(EVEN)[:3], "random")]
+    half = [f"{name} {table.mean(name, HALF.of):.3f}" for name in (*table.ranked(HALF)[:3], "random")]
+    below = [name for name in table.by if table.worse(name, HALF) == "▲▲"]
+    return (
+        f"Rarest class: rows bought {', '.join(found)}; recall at most {best:.3f}, of an even head {', '.join(order)}; "
+        f"of the rarer half {', '.join(half)}, below random in every seed: {', '.join(below) or 'none'}."
+    )
 
 
 def scores_against(pool: str, table: Table) -> str:
@@ -562,7 +599,7 @@ def filled_up(tables: Mapping[str, Table]) -> Iterator[str]:
     """Yield who left how much of the budget to a random draw, where anybody did."""
     most = {
         name: max((table.mean(name, lambda cell: cell["filled"]), pool) for pool, table in tables.items())
-        for name in tables["plain"].by
+        for name in next(iter(tables.values())).by
     }
     shown = [f"{name} {count:.0f} in `{pool}`" for name, (count, pool) in most.items() if count]
     if shown:
@@ -584,18 +621,18 @@ def spending(pool: str, table: Table, plan: Plan, price: float) -> str:
 
 def with_rule(tables: Mapping[str, Table], name: str, price: float) -> str:
     """Return what the rule against near-duplicates changes for one strategy."""
-    table, bare, column = tables["jitter"], name.removesuffix(RULE), SPENT["jitter"]
+    table, bare, column = tables[COPIED], name.removesuffix(RULE), SPENT[COPIED]
     cost = [price * table.mean(each, column.of) for each in (bare, name)]
     gain = 100 * (table.mean(name, ACCURACY.of) - table.mean(bare, ACCURACY.of))
     same = sum(
         a["bought"] == b["bought"] and a["accuracy"] == b["accuracy"]
         for pool, own in tables.items()
-        if pool != "jitter"
+        if pool != COPIED
         for a, b in zip(own.by[bare], own.by[name], strict=True)
     )
-    cells = sum(len(own.by[name]) for pool, own in tables.items() if pool != "jitter")
+    cells = sum(len(own.by[name]) for pool, own in tables.items() if pool != COPIED)
     return (
-        f"`{name}`: duplicates cost ${cost[1]:.2f} and not ${cost[0]:.2f}, accuracy in `jitter` {gain:+.1f} points; "
+        f"`{name}`: duplicates cost ${cost[1]:.2f} and not ${cost[0]:.2f}, accuracy in `{COPIED}` {gain:+.1f} points; "
         f"in the other pools {same} of {cells} runs are as without the rule."
     )
 

@@ -15,8 +15,10 @@ from campaigns import parse, raw_settings
 from alray import config
 from alray.campaign import opening, rounds, run
 from alray.campaign.ledger import Ledger
-from alray.errors import ConfigError, PoolError
+from alray.errors import ConfigError, PoolError, StrategyError, UserError
 from alray.selection import Picks
+
+NAMES = ["class-0", "class-1", "class-2"]
 
 
 @pytest.fixture
@@ -77,6 +79,16 @@ def test_near_duplicates_are_bought_in_no_way(raw: dict[str, Any]) -> None:
     assert len(ids) < 80, "the pool has near-duplicates, and they were left"
 
 
+@pytest.mark.parametrize("most", [{"day": 1, "night": 1}, {"day": 1, "night": 9}])
+def test_what_is_filled_up_counts_with_what_the_strategy_took(raw: dict[str, Any], most: dict[str, int]) -> None:
+    found = picks({**raw, "selection": {"quotas": {"source": {"at_most": most}}}})
+    for one in found[1:]:
+        counts = by_reason(raw, one, "strategy") + by_reason(raw, one, "fill")
+        assert all(counts[value] <= limit for value, limit in most.items()), counts
+        assert by_reason(raw, one, "control").total() >= 1
+    assert len(found[1]) == (5 if most["night"] == 1 else 6)
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [
@@ -96,8 +108,59 @@ def test_what_can_never_be_met_is_refused(raw: dict[str, Any], more: dict[str, A
     assert said in str(caught.value)
 
 
-def test_a_column_that_the_pool_lacks_is_refused_before_a_label_is_paid_for(raw: dict[str, Any]) -> None:
-    settings = config.parse({**raw, "selection": {"quotas": {"sauce": {"at_most": 1}}}}, type(parse(raw)))
-    with pytest.raises(PoolError, match="sauce"):
+@pytest.mark.parametrize(
+    ("more", "error", "said"),
+    [
+        ({"selection": {"quotas": {"sauce": {"at_most": 1}}}}, PoolError, "sauce"),
+        ({"selection": {"quotas": {"source": {"at_most": {"nihgt": 2}}}}}, StrategyError, "Did you mean `night`"),
+        (
+            {"classes": NAMES, "selection": {"quotas": {"predicted_class": {"at_most": {"class-9": 2}}}}},
+            StrategyError,
+            "names 'class-9', which is none of the 3 classes",
+        ),
+        ({"strategy": {"name": "isal", "params": "all_weights"}}, StrategyError, "params: last_layer"),
+        ({"strategy": {"name": "isal", "top_k": 3}, "classes": NAMES}, StrategyError, "the head has 3 classes"),
+        ({"strategy": {"name": "isal", "top_k": 3}}, StrategyError, "the head has 3 classes"),  # of the oracle's file
+        ({"strategy": {"name": "diverse", "base": {"name": "isal", "top_k": 4}}}, StrategyError, "`top_k` is 4"),
+    ],
+)
+def test_what_the_pool_or_the_classes_lack_is_refused_before_a_label_is_paid_for(
+    raw: dict[str, Any], more: dict[str, Any], error: type[UserError], said: str
+) -> None:
+    settings = config.parse({**raw, **more}, type(parse(raw)))
+    with pytest.raises(error, match=said):
         run(settings)
     assert not Ledger(opening.home(raw["run"])).files("asks")
+
+
+def test_a_class_without_a_label_stops_no_campaign(raw: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
+    quotas = {"predicted_class": {"at_most": {"class-0": 4, "class-9": 4}}}
+    assert len(picks({**raw, "selection": {"quotas": quotas}})) == 3
+    assert "names 'class-9': no class of the head" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (
+            {"selection": {"min_distance": 0.9}},
+            "no row is left that `selection` lets in; {} of 21 labels bought. Lower `selection.min_distance`, and the "
+            "same command goes on.",
+        ),
+        ({"budget": {"initial": 30, "per_round": 50, "total": 500}}, "every row of the pool is labelled or asked for"),
+        ({}, "the budget is spent."),
+    ],
+)
+def test_the_end_says_why(raw: dict[str, Any], more: dict[str, Any], said: str) -> None:
+    done = run(parse({**raw, **more}))
+    assert done.state == "done" and done.message.startswith(said.format(done.labels))
+
+
+def test_rows_that_cannot_be_read_are_what_is_left(raw: dict[str, Any], tmp_path: Path) -> None:
+    table = pq.read_table(raw["pool"])
+    cells = [None if n == 7 else cell for n, cell in enumerate(table["features"].to_pylist())]
+    column = pa.array(cells, table["features"].type)
+    pq.write_table(table.set_column(1, "features", column), tmp_path / "pool.parquet")
+    budget, pool = {"initial": 70, "per_round": 50, "total": 500}, {"path": raw["pool"], "max_quarantine": 0.1}
+    done = run(parse({**raw, "budget": budget, "pool": pool}))
+    assert done.message == "the 1 rows that are left of the pool cannot be read; 79 of 500 labels bought."

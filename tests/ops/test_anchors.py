@@ -23,3 +23,14 @@ def test_anchors_of_rows_far_from_zero_keep_their_digits() -> None:
     rows = np.full((10_000, 1), 1000.1, dtype=np.float16)
     found = class_means(torch.from_numpy(rows.astype(np.float32)), torch.zeros(10_000, dtype=torch.int64), 1)
     assert found.item() == float(rows[0, 0])
+
+
+def test_the_order_of_the_rows_leaves_no_trace() -> None:
+    """P8: whatever shards they came from, the same anchors to 1e-6 of their length."""
+    rng = np.random.default_rng(1)
+    rows = (50 + rng.normal(size=(999, 6))).astype(np.float16).astype(np.float32)
+    label, order = rng.integers(4, size=999), rng.permutation(999)
+    found, shuffled = (
+        class_means(torch.from_numpy(rows[part]), torch.from_numpy(label[part]), 4) for part in (np.arange(999), order)
+    )
+    assert ((found - shuffled).norm(dim=1) <= 1e-6 * found.norm(dim=1)).all()

@@ -115,11 +115,16 @@ def test_saturated_rows_have_the_exact_cap() -> None:
 
 
 def test_displacement_has_the_relative_length_and_the_gradients_direction() -> None:
+    """P1: moved along the gradient by ε‖a − z‖ of the farthest anchor, ε = cap/√D, a row flips just above its cap."""
+    found = caps(*problem())
     z, weight, bias, anchors = (np.asarray(a, dtype=np.float64) for a in problem())
-    _, u = brute.gradient(z, weight, bias)
-    d = anchors[0] - z
-    alpha = 0.1 * np.linalg.norm(d, axis=1, keepdims=True) * u / (d + flips.GUARD)
-    np.testing.assert_allclose(np.linalg.norm(alpha * d, axis=1), 0.1 * np.linalg.norm(d, axis=1), rtol=1e-4)
+    label, u = brute.gradient(z, weight, bias)
+    far = np.max([np.linalg.norm(anchor - z, axis=1) for anchor in anchors], axis=0)
+    near = found < 2
+    assert near.sum() > 50
+    for more, flips_there in ((-1e-4, False), (1e-4, True)):
+        moved = z + ((found + more) / 4 * far)[:, None] * u
+        assert ((((moved @ weight.T + bias).argmax(axis=1) != label) == flips_there)[near]).all()
 
 
 @pytest.mark.parametrize("classes", [2, 3, 10, 40])  # 40 > 2·16 takes the way without the Gram matrix

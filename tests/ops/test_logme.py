@@ -9,7 +9,7 @@ import pytest
 import torch
 from direct_evidence import clusters, density, direct
 
-from alray.ops.logme import LogME, Spectrum, logme
+from alray.ops.logme import LEAST, LogME, Spectrum, logme
 from alray.ops.moments import Moments
 
 V6 = torch.tensor([[1.0, 0], [0, 1], [1, 1], [2, 1], [0, 2], [1, -1]]), torch.tensor([0, 1, 1, 0, 1, 0])
@@ -137,7 +137,7 @@ def test_rotation_changes_nothing() -> None:  # P26
     assert score(features_MD @ rotation_DD, target_M) == pytest.approx(score(features_MD, target_M), abs=1e-10)
 
 
-@pytest.mark.parametrize("scale", [1e-6, 1e-2, 10, 100, 1e6])
+@pytest.mark.parametrize("scale", [1e-9, 1e-6, 1e-2, 10, 100, 1e6])
 def test_scale_changes_nothing(scale: float) -> None:  # P26
     for shape in SHAPES.values():
         features_MD, target_M = clusters(*shape)
@@ -178,6 +178,7 @@ def test_a_perfect_fit_has_a_finite_score_and_the_best_one() -> None:
     assert perfect.score is not None and math.isfinite(perfect.score)
     assert all(map(math.isfinite, [*perfect.alpha, *perfect.beta]))
     assert score(blurred_MD, target_M) < perfect.score < 10
+    assert perfect.beta == pytest.approx([40 / (LEAST * 10)] * 4)  # n over the least share of 10 ones
     rotation_DD = torch.linalg.qr(torch.randn(4, 4, generator=torch.Generator().manual_seed(1)).double())[0]
     assert score(exact_MD @ rotation_DD * 37, target_M) == pytest.approx(perfect.score, abs=1e-8)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -131,6 +132,17 @@ def test_the_growing_cap_stops_where_the_official_loop_does(hidden: int, budget:
     truth = official.loop(z, official.mlp(head), anchors, rule.caps.tolist(), budget, guard=0)
     assert cut.cap == truth.cap and cut.count == truth.candidates_N.sum()
     assert ((scores.astype(np.float64) > cut.above) == truth.candidates_N).all()
+
+
+def test_a_candidate_at_a_cap_is_one_at_every_larger_cap() -> None:
+    """P2: below one layer each cap, tried by itself, has the candidates of all smaller ones."""
+    z, head, anchors = problem(0)
+    mixer, frame = along(z, head, anchors), flips.Frame.of(*map(torch.from_numpy, (*head, anchors)))
+    found = [first_flips(mixer, [cap]).cap_N.isfinite() for cap in CAPS]
+    assert not any((few & ~many).any() for few, many in pairwise(found))
+    critical_N = flips.critical_cap(torch.from_numpy(z), frame)
+    assert all(torch.equal(some, critical_N < cap) for some, cap in zip(found, CAPS, strict=True))
+    assert len({int(some.sum()) for some in found}) > 10
 
 
 @pytest.mark.parametrize("classes", [2, 10])

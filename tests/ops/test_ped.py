@@ -120,6 +120,14 @@ def test_the_scatter_within_a_class_stays() -> None:  # P30
     torch.testing.assert_close(after.gram_DD - between_after, before.gram_DD - between, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize(("stop", "steps", "at"), [(0.7, 1, 1.4), (0.5, 2, 1.64), (0.3, 3, 1.784)])
+def test_no_step_moves_less_than_a_share_of_the_first(stop: float, steps: int, at: float) -> None:
+    """Each class takes a fifth of the overlap a step: 2, 1.2, 0.72, 0.432 are left, and the steps shrink alike."""
+    found = descend(Moments.of(*two_classes(), 2), PLAIN, nsigma=2.0, time=math.sqrt(0.4), stop=stop)
+    assert found.steps == steps and found.shift == pytest.approx(2 * (at - 1))
+    np.testing.assert_allclose(found.moments.sum_CD / 2, [[at, 0], [-at, 0]], atol=1e-12)
+
+
 def test_no_step_is_longer_than_the_overlap() -> None:
     mean_CD = torch.tensor([[0.5, 0], [-0.5, 0]]).double()
     delta_CD = pushes(mean_CD, torch.ones(2).double(), time=100.0, nsigma=0.6, pull=1.0)

@@ -64,6 +64,9 @@ def test_times_never_get_earlier_and_stay_in_every_bit_where_rates_do() -> None:
         later = race.delayed(due, before, before * share, now)
         assert (later >= due).all()
         assert torch.equal(race.delayed(due, before, before, now), due)
+    for now in due.sort().values[200::300].tolist():
+        waiting = due > now
+        assert torch.equal(race.delayed(due, before, before, now)[waiting], due[waiting])
 
 
 def test_rows_that_never_fire_never_do() -> None:

@@ -120,12 +120,13 @@ def test_the_cut_of_the_pool_leaves_no_trace(shown: Shown) -> None:
 
 def test_lissa_over_all_weights(shown: Shown) -> None:
     """With its published constants s is near a similarity of gradients (trap 10): conjugate gradients, very damped."""
-    by_lissa = shown.select({**ALL, "solver": "lissa", "lissa": {"depth": 40, "repetitions": 1}}, budget=120)
+    lissa = {"name": "isal", "params": "all_weights", "solver": "lissa"}
+    by_lissa = shown.select({**lissa, "lissa": {"depth": 40, "repetitions": 1}}, budget=120)
     damped = shown.select({**ALL, "damping": 1e6}, budget=120)
     one, two = (dict(zip(s.picks.ids, s.picks.scores, strict=True)) for s in (by_lissa, damped))
     assert np.corrcoef([one[i] for i in sorted(one)], [two[i] for i in sorted(one)])[0, 1] > 0.999
     with pytest.raises(StrategyError, match=r"LiSSA diverges"):
-        shown.select({**ALL, "solver": "lissa", "lissa": {"scale": 0.01}})
+        shown.select({**lissa, "lissa": {"scale": 0.01}})
 
 
 def test_an_indefinite_hessian_asks_for_damping(shown: Shown) -> None:

@@ -103,9 +103,9 @@ CASES: dict[str, dict[str, Any]] = {
 
 
 def least(case: str) -> int:
-    """Return how many rows the minimums of a case ask for by name: a budget below is refused."""
-    named = [q["at_least"] for q in CASES[case].values() if isinstance(q.get("at_least"), dict)]
-    return sum(sum(minimums.values()) for minimums in named)
+    """Return how many rows the minimums of a case ask for: a budget below is refused."""
+    asked = [q.get("at_least", {}) for q in CASES[case].values()]
+    return sum(sum(minimums.values()) if isinstance(minimums, dict) else 3 * minimums for minimums in asked)
 
 
 @pytest.mark.parametrize(("case", "budget"), [(c, b) for c in CASES for b in (1, 30, 70) if least(c) <= b])
@@ -118,6 +118,27 @@ def test_scores_under_quotas_are_one_walk_down_the_ranking(case: str, budget: in
     for column, counts in found.report["quotas"].items():
         value = dict(zip(world.names, map(text, world.columns[column]), strict=True))
         assert counts == {v: n for v, n in counts.items() if n == sum(value[i] == v for i in found.picks.ids)}
+
+
+def test_a_minimum_for_every_value_is_checked_when_they_are_known(world: World) -> None:
+    quotas = {"source": {"at_least": {"*": 9, "web": 3}}}
+    with pytest.raises(StrategyError, match=r"at least 21 rows \(9 of each of 2 values\), and the budget is 20"):
+        select("margin", world.path, budget=20, head=world.head, quotas=quotas)
+    assert len(select("margin", world.path, budget=21, head=world.head, quotas=quotas).picks) == 21
+
+
+def test_what_is_available_is_counted_before_a_minimum_closes_anything(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No row fills three minimums at once, and a first look that asks for such rows finds none."""
+    quotas = {"source": {"at_least": {"web": 9}}, "camera": {"at_least": {"1": 9}}, "video": {"at_least": {"v0": 3}}}
+    with caplog.at_level(logging.WARNING, logger="alray"):
+        found = select("margin", world.path, budget=10, head=world.head, quotas=quotas)
+    assert found.report["available"] == ROWS and "left to pick from" not in caplog.text
+    full = {"source": {"at_most": 2, "at_least": {"web": 2}}, "video": {"at_least": {"v0": 1}}}
+    with caplog.at_level(logging.WARNING, logger="alray"):
+        select("margin", world.path, budget=10, head=world.head, quotas=full)
+    assert "6 rows are picked where 10 could be: the quotas are full" in caplog.text
 
 
 def test_no_quota_changes_nothing(world: World) -> None:
@@ -239,11 +260,26 @@ def test_predictions_need_a_head_and_labels_give_one(world: World) -> None:
 def test_columns_can_be_checked_before_anything_is_paid_for(world: World) -> None:
     from alray.pool import Pool
 
-    shard = Pool.open(world.path).shards[0]
-    check_columns(shard, {"source": Quota(), "predicted_class": Quota(), "camera": Quota()})
+    shards = Pool.open(world.path, rows_per_shard=40).shards
+    video = Quota(at_most={"v79": 1})  # the last rows of the pool alone have it
+    check_columns(shards, {"source": Quota(), "predicted_class": Quota(at_most={"x": 1}), "video": video})
     for column in ("sauce", "features"):
         with pytest.raises(PoolError, match=column):
-            check_columns(shard, {column: Quota()})
+            check_columns(shards, {column: Quota()})
+    with pytest.raises(StrategyError, match=r"quotas.source` names 'wep', .*Did you mean `web`\?"):
+        check_columns(shards, {"source": Quota(at_least={"web": 1, "wep": 1})})
+
+
+def test_a_class_that_no_label_has_yet_has_no_rows(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    quotas = {"predicted_class": {"at_most": {"cat": 5, "class-0": 2}, "at_least": {"cat": 5}}}
+    labels = {i: world.columns["predicted_class"][n] for n, i in enumerate(world.names) if n % 6 == 0}
+    with caplog.at_level(logging.WARNING):
+        found = select("margin", world.path, budget=20, labels=labels, quotas=quotas)
+    counts = found.report["quotas"]["predicted_class"]
+    assert len(found.picks) == 20 and counts["cat"] == 0 and counts["class-0"] <= 2
+    assert "`selection.quotas.predicted_class` names 'cat': no class of the head, which knows 'class-0'" in caplog.text
+    with pytest.raises(StrategyError, match=r"names 'cat', which is none of the 4 classes"):
+        select("margin", world.path, budget=20, labels=labels, quotas=quotas, classes=CLASSES)
 
 
 def test_a_folder_of_pictures_has_no_columns() -> None:

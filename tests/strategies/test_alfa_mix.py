@@ -182,6 +182,7 @@ def test_all_of_too_few_candidates_are_picked_and_the_rest_is_random(pool: Pool,
     assert 0 < truth.candidates_N.sum() < 200 and found.report["cap"] == pytest.approx(0.1)
     assert sorted(pool.rows_of(found)) == np.flatnonzero(truth.candidates_N).tolist()
     assert len(set(pool.rows_of(found, "fill"))) == 200 - truth.candidates_N.sum()
+    assert len(set(found.picks.ids)) == 200 and not set(found.picks.ids) & set(pool.labels())
 
 
 @pytest.mark.parametrize("mode", MODES)

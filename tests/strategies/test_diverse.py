@@ -125,3 +125,15 @@ def test_labels_are_asked_for_where_the_base_needs_them(pool: tuple[str, Any, li
     with pytest.raises(StrategyError, match="`diverse` scores rows by a head's predictions"):
         select("diverse", pool[0], budget=5)
     assert len(select({"name": "diverse", "base": "random"}, pool[0], budget=5).picks) == 5
+
+
+@pytest.mark.parametrize(
+    ("base", "said"),
+    [
+        ({"multiple": 3}, r"base: has `multiple` but no `name`.*`margin`.*`multiple` is a field of `diverse` itself"),
+        ({"dropout": 0.3}, r"base: has `dropout` but no `name`, and the base is `margin`.*such as `name: bald`"),
+    ],
+)
+def test_fields_of_a_base_without_a_name_are_said_to_be_of_the_default(base: dict[str, float], said: str) -> None:
+    with pytest.raises(StrategyError, match=said):
+        find({"name": "diverse", "base": base})

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import alray.selection as selection
+from alray import seeds
 from alray.errors import StrategyError
 from alray.models.head import Head
 from alray.strategies import find
@@ -38,6 +39,82 @@ def test_coreset_is_plain_greedy(pool: tuple[str, np.ndarray, list[str], dict[st
     assert found.picks.ids.tolist() == wanted and set(found.picks.reasons) == {"strategy"}
     np.testing.assert_allclose(found.picks.scores, lengths, rtol=1e-6)
     assert found.report["diversity"] == "kcentre" and found.report["radius"] == pytest.approx(nearest.max() ** 0.5)
+
+
+def head_of(labels: dict[str, str]) -> Head:
+    return Head.linear(np.random.default_rng(0).normal(size=(4, 6)), np.zeros(4), sorted(set(labels.values())))
+
+
+def probabilities(head: Head, x: np.ndarray) -> np.ndarray:
+    """Return softmax(Wx + b) in fp64, [N, C]."""
+    odds = np.exp(x @ head.weights["weight"].astype(np.float64).T + head.weights["bias"])
+    return odds / odds.sum(axis=1, keepdims=True)
+
+
+def raced(squared_NN: np.ndarray, centres: list[int], names: list[str], budget: int, seed: int) -> list[int]:
+    """Return D² sampling's picks: every row waits for a sum of squared distances, the next to have it is picked."""
+    wait_N = -np.log(seeds.uniform(seeds.key(seed, "race", 0), seeds.hash_ids(names)))
+    chosen, spent_N = list(centres), np.zeros(len(names))
+    for _ in range(budget):
+        rate_N = squared_NN[:, chosen].min(axis=1)
+        rate_N[chosen] = 0
+        with np.errstate(divide="ignore", invalid="ignore"):
+            left_N = np.where(rate_N > 0, (wait_N - spent_N) / rate_N, np.inf)
+        chosen.append(int(left_N.argmin()))
+        spent_N += rate_N * left_N.min()
+    return chosen[len(centres) :]
+
+
+def apart(x_NP: np.ndarray) -> np.ndarray:
+    """Return the squared distances of all pairs of rows."""
+    return ((x_NP[:, None] - x_NP) ** 2).sum(axis=2)
+
+
+def test_cdal_is_plain_greedy_by_the_mean_of_both_divergences(
+    pool: tuple[str, np.ndarray, list[str], dict[str, str]],
+) -> None:
+    path, x, names, labels = pool
+    head = head_of(labels)
+    p = probabilities(head, x)
+    log = np.log(np.maximum(p, 1e-12))
+    kl = (p[:, None] * (log[:, None] - log)).sum(axis=2)
+    far_NN, chosen, wanted = (kl + kl.T) / 2, list(range(30)), []
+    for _ in range(40):
+        nearest = far_NN[:, chosen].min(axis=1)
+        chosen.append(int(nearest.argmax()))
+        wanted.append(nearest.max())
+    found = selection.select("cdal", path, budget=40, labels=labels, head=head).picks
+    assert found.ids.tolist() == [names[i] for i in chosen[30:]]
+    np.testing.assert_allclose(found.scores, wanted, rtol=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_badge_is_the_race_of_whole_gradients(
+    seed: int, pool: tuple[str, np.ndarray, list[str], dict[str, str]]
+) -> None:
+    """The gradients of C × H numbers a row, made; labelled rows are no centres, and the longest gradient is first."""
+    path, x, names, labels = pool
+    head, x, free = head_of(labels), x[30:], names[30:]
+    p = probabilities(head, x)
+    gradient_NP = ((p - np.eye(4)[p.argmax(axis=1)])[:, :, None] * x[:, None]).reshape(len(x), -1)
+    first = int((gradient_NP**2).sum(axis=1).argmax())
+    wanted = [first, *raced(apart(gradient_NP), [first], free, 19, seed)]
+    found = selection.select("badge", path, budget=20, labels=labels, head=head, seed=seed).picks
+    assert found.ids.tolist() == [free[i] for i in wanted]
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("labelled", [0, 30])
+def test_kmeans_pp_is_the_race_of_unit_rows(
+    seed: int, labelled: int, pool: tuple[str, np.ndarray, list[str], dict[str, str]]
+) -> None:
+    path, x, names, labels = pool
+    unit = (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float16).astype(np.float64)
+    drawn = int(seeds.uniform(seeds.key(seed, "first centre", 0), seeds.hash_ids(names)).argmax())
+    centres = list(range(labelled)) or [drawn]
+    wanted = raced(apart(unit), centres, names, 20 if labelled else 19, seed)
+    found = selection.select("kmeans_pp", path, budget=20, labels=labels if labelled else None, seed=seed).picks
+    assert found.ids.tolist() == [names[i] for i in (wanted if labelled else [drawn, *wanted])]
 
 
 def test_coreset_below_an_mlp_head_measures_where_it_is_told(

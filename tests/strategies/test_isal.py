@@ -150,6 +150,33 @@ def test_no_reference_set_is_refused(case: Case, change: dict[str, Any]) -> None
         Isal().prepare(replace(case.given(), labelled=None))
 
 
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"solver": "lissa", "tol": 1e-3}, r"tol: belongs to `solver: cg` and would do nothing"),
+        ({"solver": "lissa", "iterations": 9}, r"iterations: belongs to `solver: cg`"),
+        ({"solver": "lissa", "damping": 0.5}, r"damping: belongs to `solver: cg`.*or set `lissa.damp`"),
+        ({"lissa": {"depth": 9}}, r"lissa: belongs to `solver: lissa`"),
+        ({"top_k": 2, "weighted": True}, r"weighted: would do nothing: with `top_k` 2"),
+    ],
+)
+def test_settings_that_would_do_nothing_are_refused(fields: dict[str, Any], said: str) -> None:
+    with pytest.raises(StrategyError, match=said):
+        find({"name": "isal", **fields})
+
+
+@pytest.mark.parametrize("fields", [{}, {"solver": "lissa", "lissa": {"depth": 9}}, {"tol": 0.1}, {"top_k": 2}])
+def test_settings_with_every_default_written_out_are_read_back(fields: dict[str, Any]) -> None:
+    strategy = find({"name": "isal", **fields})
+    assert find(strategy.model_dump(mode="json")) == strategy
+
+
+def test_one_label_cannot_be_a_reference_set(tmp_path: Path) -> None:
+    pool, _, names, labels = builders.features_pool(tmp_path)
+    with pytest.raises(StrategyError, match=r"1 is too few to keep any back\. Give more labels"):
+        select("isal", pool, budget=5, labels={names[0]: labels[0]})
+
+
 def test_one_class_is_said(case: Case, caplog: pytest.LogCaptureFixture) -> None:
     head = Head.linear(np.ones((1, 6), np.float32), np.zeros(1, np.float32), ["class-0"])
     none, given = torch.zeros(200, dtype=torch.int64), case.given()

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+
 from torch import Tensor
 
 from alray.selection.diversity import central, coreset
 from alray.selection.diversity.candidates import Candidates, Chosen
 from alray.selection.diversity.clusters import medoids
+
+log = logging.getLogger(__name__)
 
 CENTRAL_BYTES = 256 * 2**20
 """Unit fp16 rows that one worker may gather: fp32 copies of them make three times as much."""
@@ -42,6 +46,13 @@ def regime(found: Candidates, clusters: int) -> str:
     With few shards a block's share of the centres is so large that the coreset would be the slower one.
     """
     if found.regime != "auto":
+        if found.regime == "coreset" and len(found.numbers) < FEW_SHARDS and not found.number:
+            log.warning(
+                "`selection.regime` is coreset and the pool has %d shards; below %d the central regime is several "
+                "times as fast. Leave the setting out, or give the pool as more shards",
+                len(found.numbers),
+                FEW_SHARDS,
+            )
         return found.regime
     size = found.points_dim
     fits = found.count * size * 2 <= CENTRAL_BYTES

@@ -30,12 +30,12 @@ class GraphStrategy(SampledStrategy):
     paper: ClassVar[str] = "Caramalau et al., CVPR 2021"
 
     subset: int = Field(10_000, ge=1, le=100_000)  # the graph takes up to 16·subset² bytes; few behind a ReLU
-    hidden: int = Field(128, ge=1)
-    epochs: int = Field(200, ge=1)
-    learning_rate: float = Field(1e-3, gt=0)
-    weight_decay: float = Field(5e-4, ge=0)
+    hidden: int = Field(128, ge=1, le=4096)
+    epochs: int = Field(200, ge=1, le=10_000)
+    learning_rate: float = Field(1e-3, gt=0, le=1)
+    weight_decay: float = Field(5e-4, ge=0, le=1000)
     dropout: float = Field(0.3, ge=0, lt=1)
-    unlabelled_weight: float = Field(1.2, gt=0)
+    unlabelled_weight: float = Field(1.2, gt=0, le=1_000_000)
 
     def sample(self, budget: int) -> int:
         return self.subset

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.cluster import AgglomerativeClustering
+from sklearn.metrics import adjusted_rand_score
 
 import alray.selection as selection
 from alray import seeds
@@ -124,6 +125,22 @@ def test_a_pool_that_is_loaded_again_in_other_pieces_finds_the_same_clusters(tmp
     for one in found[1:]:
         assert np.array_equal(one.centroids_MD, found[0].centroids_MD)
         assert np.array_equal(one.cluster_M, found[0].cluster_M)
+
+
+def test_micro_clusters_are_linked_as_the_rows_that_they_stand_for(tmp_path: Path) -> None:
+    """scikit-learn's average linkage of every micro-centroid, repeated as often as it has rows."""
+    path, matrix, *_ = builders.features_pool(tmp_path, files=(200, 200), dim=DIM)
+    x = kmeans.unit_rows(torch.from_numpy(matrix.astype(np.float32))).double().numpy()
+    alike = []
+    for clusters in (8, 12, 16, 20):
+        with selection.ResidentPool(from_pool(Pool.open(path)), LocalRuntime()) as pool:
+            kept = next(iter(of_pool(pool, micro=60, clusters=clusters).values()))
+        centroids, fit = kept.centroids_MD.astype(np.float64), AgglomerativeClustering(clusters, linkage="average")
+        size = np.bincount(((x[:, None] - centroids) ** 2).sum(axis=2).argmin(axis=1), minlength=len(centroids))
+        repeated = fit.fit_predict(np.repeat(centroids, size, axis=0))
+        assert adjusted_rand_score(np.repeat(kept.cluster_M, size), repeated) == 1.0
+        alike.append(adjusted_rand_score(kept.cluster_M, fit.fit_predict(centroids)))
+    assert min(alike) < 1  # their sizes make a difference
 
 
 def test_bad_rows_belong_to_no_cluster(tmp_path: Path) -> None:

@@ -61,6 +61,8 @@ def test_the_order_of_clusters_by_hand() -> None:
     assert typical.share_out(size, labelled, 5, 6).tolist() == [0, 2, 3, 1, 0, 2]
     assert typical.share_out(size, labelled, 5, 99).tolist()[-4:] == [0, 4, 4, 4]
     assert typical.share_out(size, labelled, 9, 4).tolist() == [0, 2, 3, 4]  # all are small
+    # Five rows and a label are no small cluster, three without one are.
+    assert typical.share_out(np.array([5, 3]), np.array([1, 0]), 5, 3).tolist() == [0, 0, 0]
 
 
 def brute(units: np.ndarray, ids: list[str], label: np.ndarray, labelled: np.ndarray, budget: int) -> list[str]:
