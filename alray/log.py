@@ -1,13 +1,23 @@
-"""One logger a module, one progress line, and stage timings that a program can read."""
+"""One logger a module, one progress line, and lines that say which run, round, stage and shard they are about.
+
+Text is for people; `json` writes one object a line for programs. What a line is about is kept beside the thread that
+writes it: a campaign says which run and round it is at, a stage its name, a worker its shard.
+"""
 
 from __future__ import annotations
 
+import json
 import logging
+import os
+import re
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TypeVar
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.logging import RichHandler
@@ -18,29 +28,135 @@ T = TypeVar("T")
 PROGRESS_AFTER_S = 2.0
 """A bar appears only on work that has already taken this long."""
 
+SECRET = re.compile(r"(TOKEN|SECRET|PASSWORD|ACCESS_KEY|API_KEY)$")
+"""Names of environment variables whose values never stand in a log."""
 
-def setup(level: str = "INFO") -> None:
-    """Send alray's log to standard error, once; calling it again only changes the level."""
-    root = logging.getLogger("alray")
-    root.setLevel(level)
-    if not root.handlers:
-        handler: logging.Handler
-        if sys.stderr.isatty():
-            handler = RichHandler(console=Console(stderr=True), show_path=False)
-        else:
-            handler = logging.StreamHandler()
-            handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-        root.addHandler(handler)
-        root.propagate = False
+SECRET_LENGTH = 8
+"""A shorter value is no secret, and may be a part of any word."""
+
+
+class Format(StrEnum):
+    """How a log line is written."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+# What a line is about
+
+
+_ABOUT: ContextVar[Mapping[str, Any]] = ContextVar("about", default={})  # noqa: B039  # never changed in place
+
+
+def about() -> dict[str, Any]:
+    """Return what the lines of this thread are about: run, round, stage, shard, where they are known."""
+    return dict(_ABOUT.get())
 
 
 @contextmanager
-def stage(logger: logging.Logger, name: str) -> Iterator[None]:
-    """Log one line when a stage starts and one when it ends, with its seconds."""
-    start = time.perf_counter()
-    logger.info("%s …", name)
-    yield
-    logger.info("%s: %.1f s", name, time.perf_counter() - start)
+def within(**facts: Any) -> Iterator[None]:
+    """Let the lines of the block be about these facts too."""
+    before = _ABOUT.set({**_ABOUT.get(), **facts})
+    try:
+        yield
+    finally:
+        _ABOUT.reset(before)
+
+
+def note(**facts: Any) -> None:
+    """Let the lines from here to the end of the enclosing `within` be about these facts too."""
+    _ABOUT.set({**_ABOUT.get(), **facts})
+
+
+# How a line is written
+
+
+class Lines(logging.Formatter):
+    """Lines for people."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return without_secrets(super().format(record))
+
+
+class JsonLines(logging.Formatter):
+    """One JSON object a line: time (UTC), level, logger, message, what it is about, and an exception if there is one.
+
+    A record's `extra={"facts": {…}}` are fields of their own.
+    """
+
+    def format(self, record: logging.LogRecord) -> str:
+        time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        line: dict[str, Any] = {
+            "time": time.replace("+00:00", "Z"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+            **about(),
+            **getattr(record, "facts", {}),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps({key: _clean(value) for key, value in line.items()}, default=lambda value: _clean(str(value)))
+
+
+def without_secrets(text: str) -> str:
+    """Return the text without credentials in URIs, bearer tokens, and values of variables such as RAY_AUTH_TOKEN."""
+    for name, value in os.environ.items():
+        if SECRET.search(name) and len(value) >= SECRET_LENGTH:
+            text = text.replace(value, "***")
+    text = re.sub(r"(?i)\b(bearer) +[\w.~+/-]+=*", r"\1 ***", text)
+    return re.sub(r"://[^/\s@]+@", "://***@", text)
+
+
+def _clean(value: Any) -> Any:
+    return without_secrets(value) if isinstance(value, str) else value
+
+
+# Where lines go
+
+
+_FORMAT = Format.TEXT
+
+
+def setup(level: str = "INFO", format: Format | None = None) -> None:
+    """Send alray's log to standard error, in this format; calling it again changes the level, and a format given."""
+    global _FORMAT
+    root = logging.getLogger("alray")
+    root.setLevel(level)
+    root.propagate = False
+    if format is None and root.handlers:
+        return
+    _FORMAT = Format(format or _FORMAT)
+    root.handlers[:] = [_handler(_FORMAT)]
+    logging.captureWarnings(_FORMAT is Format.JSON)
+    if _FORMAT is Format.JSON:
+        adopt("py.warnings")
+
+
+def written_as() -> Format:
+    """Return the format that `setup` was last told."""
+    return _FORMAT
+
+
+def adopt(name: str) -> None:
+    """Let another library's logger write as alray's does, where that is JSON."""
+    if _FORMAT is Format.JSON:
+        other = logging.getLogger(name)
+        other.handlers[:] = logging.getLogger("alray").handlers
+        other.propagate = False
+
+
+def _handler(format: Format) -> logging.Handler:
+    if format is Format.JSON:
+        handler: logging.Handler = logging.StreamHandler()
+        handler.setFormatter(JsonLines())
+    elif sys.stderr.isatty():
+        handler = RichHandler(console=Console(stderr=True), show_path=False)
+        handler.setFormatter(Lines("%(message)s"))
+    else:
+        handler = logging.StreamHandler()
+        handler.setFormatter(Lines("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    return handler
 
 
 def progress(items: Iterable[T], total: int, what: str) -> Iterator[T]:
@@ -49,7 +165,7 @@ def progress(items: Iterable[T], total: int, what: str) -> Iterator[T]:
     try:
         for done, item in enumerate(items, start=1):
             yield item
-            if bar is None and sys.stderr.isatty() and time.perf_counter() - start > PROGRESS_AFTER_S:
+            if bar is None and _has_bars() and time.perf_counter() - start > PROGRESS_AFTER_S:
                 bar = Progress(
                     TextColumn("{task.description}"),
                     BarColumn(),
@@ -65,3 +181,7 @@ def progress(items: Iterable[T], total: int, what: str) -> Iterator[T]:
     finally:
         if bar is not None:
             bar.stop()
+
+
+def _has_bars() -> bool:
+    return _FORMAT is Format.TEXT and sys.stderr.isatty()

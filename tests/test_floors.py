@@ -12,13 +12,14 @@ HOUSE = Path(__file__).parents[1] / "alray"
 
 FLOORS = [
     {"errors"},
-    {"storage", "config", "mistakes", "table", "seeds", "log"},
+    {"storage", "config", "mistakes", "table", "seeds", "log", "gauges"},
     {"ops", "runtime"},
     {"pool", "models"},
     {"features", "strategies", "training", "labelling"},
     {"selection", "proxy"},
     {"campaign"},
-    {"sweeps", "reports"},
+    {"reports"},
+    {"sweeps"},
     {"cli"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

@@ -7,6 +7,7 @@ line of `_rounds` is a stage (`stages.py`) that returns what is committed, or do
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from functools import partial
 
 from alray import storage
@@ -19,42 +20,64 @@ from alray.campaign.settings import Settings
 from alray.campaign.stages import Stages
 from alray.campaign.states import State
 from alray.campaign.status import Status, status
+from alray.log import within
 
 log = logging.getLogger(__name__)
 
+AfterRound = Callable[[int], bool]
+"""Called with the number of each round once it is committed; False: begin no other."""
 
-def run(settings: Settings) -> Status:
+
+def run(settings: Settings, *, after_round: AfterRound | None = None) -> Status:
     """Start or resume a campaign; return how it stands when its budget is spent or it waits for labels.
+
+    Where `after_round` returns False and a round would follow, the campaign stands as `running`: it can go on later.
 
     Raises RunError if another driver is at work, if frozen settings changed, or if the run failed before.
     """
     storage.configure(settings.storage.endpoint, settings.storage.region)
+    opening.refuse_fleeting(settings)
     folder = opening.home(settings.run)
-    with Lease(storage.join(folder, "lease.json")) as lease:
+    with within(run=folder), Lease(storage.join(folder, "lease.json")) as lease:
         ledger = Ledger(folder, guard=lease.check)
         ledger.sweep()
         opened = opening.begin(ledger, settings)
         rounds.verify(ledger)
         costs.settle(ledger, lease.fence, lease.holder.beats)
-        material = Material.open(settings, ledger)
-        state = states.recorded(ledger, opened, partial(_drive, settings, ledger, material, opened, lease.fence))
-    log.info("%s: %s", folder, state)
+        with states.opening(ledger, opened):
+            material = Material.open(settings, ledger)
+        drive = partial(_drive, settings, ledger, material, opened, lease.fence, after_round)
+        state = states.recorded(ledger, opened, drive)
+        log.info("%s: %s", folder, state)
     return status(folder)
 
 
 def _drive(
-    settings: Settings, ledger: Ledger, material: Material, opened: Opened, attempt: int, refusal: str | None
+    settings: Settings,
+    ledger: Ledger,
+    material: Material,
+    opened: Opened,
+    attempt: int,
+    after_round: AfterRound | None,
+    refusal: str | None,
 ) -> tuple[State, str]:
-    with Stages(settings, ledger, material, opened, attempt) as do:
+    with Stages(settings, ledger, material, opened, attempt) as do, states.shown():
         do.place.refusal = refusal
-        return _rounds(do), do.ending or ""
+        state = _rounds(do, after_round)
+        states.show(state)
+        return state, do.ending or ""
 
 
-def _rounds(do: Stages) -> State:
+def _rounds(do: Stages, after_round: AfterRound | None) -> State:
+    go_on = True
     while (round := do.next()) is not None:
+        if not go_on:
+            do.ending = f"told to stop after round {round.number - 1}; the same command goes on."
+            return "running"
         picks = do.select(round)
         if not len(picks) and round.number:
-            return "done"  # all that is left of the pool is unreadable
+            do.ending = do.nothing_left()
+            return "done"
         if not do.ask(round, picks):
             return "waiting"
         labels = do.label(round)
@@ -64,4 +87,5 @@ def _rounds(do: Stages) -> State:
         model = do.train(round, head, labels)
         do.test(round, model)
         do.close(round)
+        go_on = after_round is None or after_round(round.number)
     return "done"

@@ -13,8 +13,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from alray import gauges
 from alray.campaign.ledger import Ledger
 from alray.campaign.prices import CostsConfig, label_dollars
+from alray.log import within
 from alray.runtime import Resources
 
 __all__ = [
@@ -107,12 +109,14 @@ class Meter:
         begin = time.perf_counter()
         crashed = True
         try:
-            yield
+            with within(round=round, stage=name):
+                yield
             crashed = False
         finally:
             seconds = time.perf_counter() - begin
             record |= {"seconds": seconds, "crashed": crashed, **self._holds()}  # a start ends with what it started
             self._ledger.commit_json(f"costs/{stem}.json", record)
+            gauges.add("alray_stage_seconds", seconds, stage=name)
 
     def _holds(self) -> dict[str, float]:
         held = self._resources()

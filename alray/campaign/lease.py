@@ -7,6 +7,7 @@ elsewhere only after it has been silent for its time to live. Each driver gets a
 
 from __future__ import annotations
 
+import contextvars
 import hashlib
 import json
 import logging
@@ -72,7 +73,8 @@ class Lease:
 
     def __enter__(self) -> Self:
         self.holder = _acquire(self._uri, self.holder)
-        self._thread = threading.Thread(target=self._beat, name="alray-lease", daemon=True)
+        beat = contextvars.copy_context().run  # its log lines are about this run
+        self._thread = threading.Thread(target=beat, args=(self._beat,), name="alray-lease", daemon=True)
         self._thread.start()
         return self
 

@@ -18,7 +18,8 @@ from alray import config as configs
 from alray import storage
 from alray.campaign.ledger import Ledger
 from alray.campaign.settings import Settings
-from alray.errors import AlrayError, LedgerError, RunError
+from alray.errors import AlrayError, ConfigError, LedgerError, RunError
+from alray.runtime import in_job
 
 LIVE = frozenset(
     {"budget", "costs", "forecast", "labeller", "runtime", "selection", "stopping", "storage", "strategy", "switch"}
@@ -41,6 +42,22 @@ def home(run: str) -> str:
     """Return the run folder as a URI that means the same in every process."""
     local = storage.local_path(run)
     return run.rstrip("/") if local is None else str(local)
+
+
+def refuse_fleeting(settings: Settings) -> None:
+    """Raise ConfigError if a Ray job would write into its working folder: a copy, which goes with the cluster."""
+    if not in_job():
+        return
+    pretrain = settings.pretrain.path if settings.pretrain else None
+    places = {"run": settings.run, "features.path": settings.features.path, "pretrain.path": pretrain}
+    fleeting = {name: path for name, path in places.items() if path is not None and storage.is_relative(path)}
+    if fleeting:
+        named = ", ".join(f"`{name}` ({path!r})" for name, path in fleeting.items())
+        raise ConfigError(
+            f"{named}: relative, and this is a Ray job, whose working folder is a copy that no other machine sees and "
+            "that goes with the cluster: what was paid for would be lost. Give absolute paths on a disk that all "
+            "machines share, or s3://."
+        )
 
 
 def digest(settings: Settings) -> str:

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from alray import storage
-from alray.campaign import alignment, asking, budget, choosing, costs, delivery, outlook, rounds, splits
+from alray.campaign import alignment, asking, budget, choosing, costs, delivery, outlook, readings, rounds, splits
 from alray.campaign.alignment import Case
 from alray.campaign.choosing import Choice
 from alray.campaign.delivery import Model
@@ -22,6 +22,7 @@ from alray.campaign.splits import Split
 from alray.campaign.workplace import Workplace
 from alray.errors import LabelsError, nearest
 from alray.labelling import Labels
+from alray.log import note
 from alray.models import Head
 from alray.selection import Picks
 from alray.strategies import Given
@@ -36,7 +37,7 @@ class Stages:
     def __init__(self, settings: Settings, ledger: Ledger, material: Material, opened: Opened, attempt: int) -> None:
         self.settings, self.ledger, self.material, self.opened = settings, ledger, material, opened
         self.place = Workplace(settings, ledger, material, attempt)
-        self.ending: str | None = None  # the stopping rule that holds, in words
+        self.ending: str | None = None  # why no round follows, in words
 
     def __enter__(self) -> Self:
         return self
@@ -53,11 +54,13 @@ class Stages:
         done = rounds.closed(self.ledger)
         round = Round(self.ledger, len(done))
         self.place.round = round.number
+        note(round=round.number)
+        readings.show(self.ledger, self.settings.costs)
         self._stand(round.number - 1)
         if round.has(rounds.PICKS) or (not done and not self.settings.budget.initial):
             return round
-        self.ending = self._reason(done[-1]) if done else None
-        return None if self.ending or self._spent(round.number) else round
+        self.ending = (self._reason(done[-1]) if done else None) or self._spent(round.number)
+        return None if self.ending else round
 
     def select(self, round: Round) -> Picks:
         """Return the round's picks: drawn at random in round 0, by the strategy and the last head after it."""
@@ -80,6 +83,7 @@ class Stages:
         before = len(self.ledger.outstanding())
         with self.place.meter.stage("labels", round.number):
             done = asking.ask(self.ledger, self.settings.labeller, round.number, [str(i) for i in picks.ids])
+        readings.show(self.ledger, self.settings.costs)
         if len(self.ledger.outstanding()) < before:
             self.place.refusal = None  # what failed before was the labeller, and it answers now
         return done
@@ -149,14 +153,36 @@ class Stages:
         """Return the stopping rule that holds after a round, in words; None while none does."""
         return outlook.reason_to_stop(self.ledger, self.settings, round.number)
 
-    def _spent(self, number: int) -> bool:
-        return not self._allowance(number) or len(self._known()) >= self.material.pool.rows
+    def _spent(self, number: int) -> str | None:
+        """Return what is used up before a round, the budget or the pool, in words; None while neither is."""
+        if not self._allowance(number):
+            return "the budget is spent."
+        if len(self._known()) >= self.material.pool.rows:
+            return f"every row of the pool is labelled or asked for; {self._bought()}."
+        return None
+
+    def nothing_left(self) -> str:
+        """Return why not one row could be picked while the budget is not spent, in words."""
+        left, rules = self.material.pool.rows - len(self._known()), self.settings.selection
+        if left <= len(self.place.scan.quarantine()):
+            return f"the {left:,} rows that are left of the pool cannot be read; {self._bought()}."
+        if not rules.has_rules:
+            return f"`{self.settings.strategy.name}` has no score for any row that is left; {self._bought()}."
+        ways = ["lower `selection.min_distance`"] * bool(rules.min_distance)
+        ways += ["raise the `at_most` of `selection.quotas`"] * bool(rules.quotas)
+        then = f"{' or '.join(ways).capitalize()}, and the same command goes on."
+        return f"no row is left that `selection` lets in; {self._bought()}. {then}"
+
+    def _bought(self) -> str:
+        total = self.settings.budget.total
+        of_all = "" if total is None else f" of {total:,}"
+        return f"{self.ledger.balance().paid:,}{of_all} labels bought"
 
     def _last(self, round: Round) -> bool:
         """Say whether no round follows, as far as is known before the round's model is tested."""
         if round.has(rounds.FORECAST):
-            return self._reason(round) is not None or self._spent(round.number + 1)
-        return self.settings.stopping.rounds == round.number + 1 or self._spent(round.number + 1)
+            return (self._reason(round) or self._spent(round.number + 1)) is not None
+        return self.settings.stopping.rounds == round.number + 1 or self._spent(round.number + 1) is not None
 
     def _allowance(self, number: int) -> int:
         """Return how many labels a round may ask for: what earlier rounds asked for is spent."""

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Literal, get_args
 
-from alray import storage
+from alray import gauges, storage
 from alray.campaign.ledger import Ledger
 from alray.campaign.opening import Opened
 from alray.errors import LedgerError, RunError, TrainingError, UserError
@@ -40,12 +42,46 @@ def recorded(ledger: Ledger, opened: Opened, work: Callable[[str | None], tuple[
     return state
 
 
+@contextmanager
+def opening(ledger: Ledger, opened: Opened) -> Iterator[None]:
+    """Record what the user has to put right before workers are asked for, so that no scheduler starts the run again.
+
+    It refuses nothing: the next command tries the same before all else.
+    """
+    try:
+        yield
+    except RunError:
+        raise
+    except UserError as error:
+        if _refusal(ledger, opened) is None:
+            write(ledger, "failed", replace(opened, digest=""), message=str(error))
+        raise
+
+
+@contextmanager
+def shown() -> Iterator[None]:
+    """Show a failure while there still are workers, who pass it on: it is recorded after they were given back."""
+    try:
+        yield
+    except RunError:
+        raise
+    except (UserError, TrainingError):
+        show("failed")
+        raise
+
+
+def show(state: State) -> None:
+    """Show a monitoring system what state the campaign is in."""
+    gauges.show_one_of("alray_state", "state", get_args(State), state)
+
+
 def write(ledger: Ledger, state: State, opened: Opened, *, message: str = "") -> None:
     """Replace the state."""
     ledger.guard()
     value = {"schema": 1, "state": state, "message": message, "config": opened.digest, "file": opened.file}
     data = json.dumps({**value, "at": time.time()}, indent=1).encode()
     storage.write_bytes(ledger.uri(FILE), data)
+    show(state)
 
 
 def read(ledger: Ledger) -> dict[str, str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 
-from alray import storage
+from alray import gauges, storage
 from alray.campaign.costs import Meter
 from alray.campaign.ledger import Ledger
 from alray.campaign.material import Material
@@ -203,6 +203,7 @@ class Workplace:
 
     def _keep_quarantine(self, found: Quarantine) -> None:
         """Stop if too much of the pool is unreadable; else keep the list of what is."""
+        gauges.show("alray_quarantined_rows", len(found))
         found.check(self.material.pool.rows, self.settings.pool.max_quarantine)
         if len(found):
             self.ledger.guard()

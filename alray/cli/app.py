@@ -1,22 +1,29 @@
 """The commands in one list, and the one place where an ending becomes an exit code and a sentence.
 
-Exit codes: 0 done, or waiting for labels; 2 the user's mistake; 1 ours, the machine's or the cluster's; 128 and the
-number of the signal when stopped by one.
+Exit codes say whether to try again. 0: done, or waiting for labels. 2: the user's mistake, which only a change of
+settings or files puts right. 1: ours, the machine's or the cluster's; a retry goes on from the last finished stage, and
+one that cannot help is refused with 2 before it asks for workers. 128 and the number of the signal: stopped by one; the
+same command goes on.
 """
 
 from __future__ import annotations
 
+import functools
+import inspect
+import logging
 import signal
 import sys
 import traceback
+from collections.abc import Callable
 from types import FrameType
-from typing import NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from alray import log
-from alray.cli import check, features, pretrain, report, run, select, status, strategies
+from alray.cli import check, features, pretrain, report, run, select, status, strategies, sweep
 from alray.errors import AlrayError
+from alray.log import Format
 
 app = typer.Typer(
     name="alray",
@@ -33,11 +40,37 @@ COMMANDS = (
     pretrain.pretrain,
     status.status,
     report.report,
+    sweep.sweep,
     strategies.strategies,
     check.check,
 )
+FORMAT_VARIABLE = "ALRAY_LOG_FORMAT"
+
+LogFormat = Annotated[
+    Format,
+    typer.Option("--log-format", envvar=FORMAT_VARIABLE, help="How the log on standard error is written."),
+]
+
+
+def with_log_format(command: Callable[..., None]) -> Callable[..., None]:
+    """Return the command with one more option, which every command has: the format of its log."""
+
+    @functools.wraps(command)
+    def run(log_format: Format, **words: Any) -> None:
+        log.setup(format=log_format)
+        command(**words)
+
+    told = inspect.signature(command, eval_str=True).parameters.values()
+    kind, text = inspect.Parameter.KEYWORD_ONLY, Format.TEXT
+    option = inspect.Parameter("log_format", kind, default=text, annotation=LogFormat)
+    run.__signature__ = inspect.Signature([*told, option])  # type: ignore[attr-defined]
+    run.__annotations__ = {one.name: one.annotation for one in [*told, option]}
+    del run.__wrapped__  # typer would look at that, past the signature
+    return run
+
+
 for one in COMMANDS:
-    app.command()(one)
+    app.command()(with_log_format(one))
 
 
 class Stopped(BaseException):
@@ -81,17 +114,21 @@ def _ending(error: BaseException, received: int | None) -> int:
         )  # Ray puts a handler of its own in place of ours, which exits with the signal's number
     if received is not None:
         # Whatever the error is: what is raised in a signal handler comes out of Ray's compiled code as another one.
-        _say(f"Stopped by {signal.Signals(received).name}. The same command goes on from the last finished stage.")
-        return 128 + received
+        text = f"Stopped by {signal.Signals(received).name}. The same command goes on from the last finished stage."
+        return _say(text, 128 + received)
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else int(error.code is not None)
     if isinstance(error, AlrayError):
-        _say(str(error))
-        return error.exit_code
-    traceback.print_exception(error)
-    _say("This is a fault of alray, not of your settings. The same command goes on from the last finished stage.")
-    return 1
+        return _say(str(error), error.exit_code)
+    text = "This is a fault of alray, not of your settings. The same command goes on from the last finished stage."
+    return _say(text, 1, error)
 
 
-def _say(text: str) -> None:
-    print(f"alray: {text}", file=sys.stderr, flush=True)
+def _say(text: str, code: int, fault: BaseException | None = None) -> int:
+    """Say why a command ends with this exit code, and where a fault of ours came from; return the code."""
+    if log.written_as() is Format.JSON:
+        logging.getLogger("alray").error(text, exc_info=fault, extra={"facts": {"exit_code": code}})
+        return code
+    trace = "" if fault is None else "".join(traceback.format_exception(fault))
+    print(log.without_secrets(f"{trace}alray: {text}"), file=sys.stderr, flush=True)
+    return code

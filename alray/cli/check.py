@@ -16,14 +16,15 @@ import typer
 from packaging.requirements import Requirement
 
 from alray import storage
-from alray.campaign import material
+from alray.campaign import material, opening
+from alray.campaign.ledger import Ledger
 from alray.campaign.settings import Settings
 from alray.cli.settings import load
 from alray.errors import AlrayError, LabelsError
 from alray.features.build import describe
-from alray.labelling import read_labels
+from alray.labelling import Labels, read_labels
 from alray.pool import Pool
-from alray.runtime import open_runtime
+from alray.runtime import in_job, open_runtime
 from alray.table import Ids
 from alray.training import RECIPES
 
@@ -167,11 +168,18 @@ def _told(settings: Settings) -> str:
 
 
 def _places(settings: Settings) -> Iterator[Finding]:
+    if in_job():
+        yield _tried("ray job", lambda: _lasting(settings))
     for name, folder in (("run", settings.run), ("features", settings.features.path)):
         if folder is not None:
             yield _tried(name, lambda folder=folder: _writable(folder))  # type: ignore[misc]
             if local := storage.local_path(folder):
                 yield _disk(name, local)
+
+
+def _lasting(settings: Settings) -> str:
+    opening.refuse_fleeting(settings)
+    return "nothing is written into the job's working folder"
 
 
 def _writable(folder: str) -> str:
@@ -202,6 +210,7 @@ def _rows(settings: Settings, pool: Pool) -> Iterator[Finding]:
     if pool.kind != "features":
         yield _tried("backbone", lambda: _backbone(settings))
     yield _tried("recipe", lambda: _recipe(settings, pool))
+    yield _tried("selection", lambda: _selection(settings, pool))
 
 
 def _quietly(do: Callable[[], Ids]) -> Ids | None:
@@ -242,6 +251,22 @@ def _recipe(settings: Settings, pool: Pool) -> str:
     config.recipe.fits(pool, settings.head)
     name = next(name for name, member in RECIPES.items() if type(config.recipe) is member)
     return f"{name} in {'every' if config.when == 'every' else 'the last'} round"
+
+
+def _selection(settings: Settings, pool: Pool) -> str:
+    given = _given(settings)
+    begun = bool(Ledger(opening.home(settings.run)).files("asks"))
+    material.check_selection(settings, pool, given, begun=begun)
+    columns = f", quotas by {', '.join(settings.selection.quotas)}" if settings.selection.quotas else ""
+    return f"{settings.strategy.name} on {pool.kind}{columns}"
+
+
+def _given(settings: Settings) -> Labels:
+    """Return the labels that are there already; none where they cannot be read, which is said by their own line."""
+    try:
+        return read_labels(settings.labels) if settings.labels else Labels.of([])
+    except AlrayError:
+        return Labels.of([])
 
 
 def _runtime(settings: Settings) -> str:

@@ -11,7 +11,7 @@ from pydantic import Field
 from alray import config, storage
 from alray.cli import show
 from alray.config import Config
-from alray.errors import StoragePathError, UserError
+from alray.errors import ConfigError, StoragePathError, UserError
 from alray.models import Head
 from alray.pool import Pool, PoolConfig
 from alray.runtime import RuntimeConfig, open_runtime
@@ -95,7 +95,24 @@ def check_out(out: str) -> None:
         ) from None
 
 
+def _given_head(settings: SelectSettings, uri: str) -> Head:
+    """Return the head that `--head` names, and refuse settings that would then say nothing, or something else."""
+    head, said = Head.load(uri, settings.classes), settings.head.model_fields_set
+    if said and not settings.strategy.wants & {"loss", "reference"}:  # these ask how the given head was fitted
+        raise ConfigError(
+            f"`--head` is used as it is, and `head.{min(said)}` says how a head is to be fitted. Leave one of them out."
+        )
+    if "kind" in said and settings.head.kind != head.kind:
+        raise ConfigError(
+            f"`head.kind` is {settings.head.kind} and the head `{uri}` is {head.kind}. Say how this head was fitted, "
+            "or leave `head.kind` out."
+        )
+    return head
+
+
 def _selected(settings: SelectSettings, labels: str | None, head: str | None) -> Selection:
+    given = _given_head(settings, head) if head else None
+    known = settings.head if given is None or settings.head.model_fields_set else None
     opened = Pool.open(settings.pool)
     with open_runtime(settings.runtime) as runtime:
         return select_rows(
@@ -103,14 +120,14 @@ def _selected(settings: SelectSettings, labels: str | None, head: str | None) ->
             opened,
             budget=settings.budget,
             labels=labels,
-            head=Head.load(head) if head else None,
+            head=given,
             seed=settings.seed,
             runtime=runtime,
             regime=settings.selection.regime,
             space=settings.selection.space,
             max_quarantine=settings.pool.max_quarantine,
             classes=settings.classes,
-            head_config=settings.head,
+            head_config=known,
             min_distance=settings.selection.min_distance,
             quotas=settings.selection.quotas,
         )

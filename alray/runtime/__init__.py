@@ -2,6 +2,7 @@
 
 from alray.runtime.base import Extraction, Held, Resources, Runtime, RuntimeConfig, TrainResult, Worker
 from alray.runtime.local import LocalRuntime
+from alray.runtime.ray_cluster import in_job
 from alray.runtime.threads import one_thread
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "RuntimeConfig",
     "TrainResult",
     "Worker",
+    "in_job",
     "one_thread",
     "open_runtime",
 ]

@@ -67,6 +67,18 @@ class TrainResult:
     checkpoint: str | None = None
 
 
+def shard_number(work: Any) -> int | None:
+    """Return the number of the shard that a piece of work is of, or None where it does not say: for the log alone."""
+    number = getattr(getattr(work, "shard", work), "number", None)
+    return number if isinstance(number, int) else None
+
+
+def rows_of(spec: Any) -> int:
+    """Return how many rows a shard has, 0 where it does not say."""
+    rows = getattr(spec, "rows", 0)
+    return rows if isinstance(rows, int) else 0
+
+
 class Worker(ABC):
     """What a training loop sees of the runtime: its rank, its device, and the way to commit an epoch."""
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 
-from alray.log import progress
-from alray.runtime.base import FAN_IN, Extraction, Held, Resources, Runtime, TrainResult, Worker
+from alray import gauges
+from alray.log import progress, within
+from alray.runtime.base import FAN_IN, Extraction, Held, Resources, Runtime, TrainResult, Worker, rows_of
 from alray.runtime.threads import one_thread
 
 
@@ -21,7 +22,7 @@ class LocalHeld(Held):
 
     def map(self, fn: Callable[..., Any], *args: Any) -> list[Any]:
         with one_thread():
-            return [fn(self._state(i), *args) for i in self._each()]
+            return [self._run(i, fn, args) for i in self._each()]
 
     @property
     def count(self) -> int:
@@ -42,6 +43,12 @@ class LocalHeld(Held):
 
     def close(self) -> None:
         self._states.clear()
+
+    def _run(self, number: int, fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+        with within(shard=number):
+            found = fn(self._state(number), *args)
+        gauges.count("alray_rows_scanned", rows_of(self._specs[number]))
+        return found
 
     def _each(self) -> Any:
         return progress(range(len(self._specs)), len(self._specs), self._stage)

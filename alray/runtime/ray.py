@@ -9,11 +9,24 @@ from typing import Any
 
 import ray
 
-from alray import storage
+from alray import gauges, storage
 from alray.errors import RuntimeFailure
+from alray.log import within
 from alray.runtime import ray_cluster
-from alray.runtime.base import FAN_IN, Extraction, Held, Resources, Runtime, RuntimeConfig, TrainResult, Worker
+from alray.runtime.base import (
+    FAN_IN,
+    Extraction,
+    Held,
+    Resources,
+    Runtime,
+    RuntimeConfig,
+    TrainResult,
+    Worker,
+    rows_of,
+)
 from alray.runtime.ray_calls import PART_LOST, Drive
+from alray.runtime.ray_log import Told
+from alray.runtime.ray_metrics import RayMetrics
 from alray.runtime.threads import one_thread
 
 log = logging.getLogger(__name__)
@@ -27,7 +40,7 @@ class Host:
         self._states: dict[int, Any] = {}
 
     def run(self, number: int, spec: Any, fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
-        with one_thread():
+        with one_thread(), within(shard=number):
             if number not in self._states:
                 assert self._load is not None
                 self._states[number] = self._load(spec)
@@ -69,6 +82,8 @@ class RayRuntime(Runtime):
             log.warning("The cluster has %g CPUs for %d workers; waiting for it to grow", cpus, config.workers)
         self.gpus_per_worker = min(1.0, gpus / config.workers)
         self.resources = Resources(cpus=float(config.workers), gpus=min(gpus, float(config.workers)))
+        self._metrics = RayMetrics()
+        gauges.attach(self._metrics)
 
     def options(self) -> dict[str, Any]:
         """Return what every worker asks for: one CPU, its share of the GPUs, and the storage settings."""
@@ -90,10 +105,10 @@ class RayRuntime(Runtime):
     ) -> list[Any]:
         if self._holding:  # they may have taken every CPU: another worker would wait for ever
             return self._holding[-1].tasks(fn, firsts, args, stage)
-        task = ray.remote(_task).options(max_retries=0, **self.options())
+        task, told = ray.remote(_task).options(max_retries=0, **self.options()), Told(fn)
         shared = ray.put(args)
         drive = Drive(self.config, stage, width=self.workers)
-        return drive.results(len(firsts), lambda i, _: task.remote(fn, shared, *firsts[i]))
+        return drive.results(len(firsts), lambda i, _: task.remote(told, shared, *firsts[i]))
 
     def hold(self, load: Callable[[Any], Any], specs: Sequence[Any], *, stage: str) -> RayHeld:
         self._holding.append(RayHeld(self, load, specs, stage))
@@ -124,6 +139,8 @@ class RayRuntime(Runtime):
         return train(loop, config, workers=workers, name=name, folder=folder, max_failures=max_failures)
 
     def close(self) -> None:
+        gauges.detach(self._metrics)
+        self._metrics.close()
         if self._owned and ray.is_initialized():
             with ray_cluster.own_signals():
                 ray.shutdown()
@@ -137,20 +154,20 @@ class RayHeld(Held):
         self._actors = [self._actor() for _ in range(min(runtime.workers, len(specs)))]
 
     def map(self, fn: Callable[..., Any], *args: Any) -> list[Any]:
-        shared = ray.put(args)
+        shared, told = ray.put(args), Told(fn)
 
         def submit(i: int, slot: int) -> Any:
-            return self._actors[slot].run.remote(i, self._specs[i], fn, shared)
+            return self._actors[slot].run.remote(i, self._specs[i], told, shared)
 
-        return self._drive().results(len(self._specs), submit)
+        return self._drive(done=self._scanned).results(len(self._specs), submit)
 
     def tasks(
         self, fn: Callable[..., Any], firsts: list[tuple[Any, ...]], args: tuple[Any, ...], stage: str
     ) -> list[Any]:
         """Run calls that need no shard on the actors that hold the shards."""
-        shared = ray.put(args)
+        shared, told = ray.put(args), Told(fn)
         drive = Drive(self._runtime.config, stage, width=len(self._actors), replace=self._replace)
-        return drive.results(len(firsts), lambda i, slot: self._actors[slot].call.remote(fn, shared, *firsts[i]))
+        return drive.results(len(firsts), lambda i, slot: self._actors[slot].call.remote(told, shared, *firsts[i]))
 
     @property
     def count(self) -> int:
@@ -164,9 +181,10 @@ class RayHeld(Held):
         *args: Any,
         finish: Callable[[Any], Any] | None = None,
     ) -> list[Any]:
+        told = (Told(fn), Told(merge), groups, args, Told(finish) if finish else None)
         for attempt in itertools.count():
             try:
-                return self._grow(fn, merge, groups, args, finish)
+                return self._grow(*told)
             except PART_LOST as error:
                 if attempt >= self._runtime.config.max_restarts:
                     raise RuntimeFailure(f"{self._stage}: parts were lost {attempt + 1} times: {error}") from error
@@ -193,7 +211,7 @@ class RayHeld(Held):
         def leaf(i: int, slot: int) -> Any:
             return self._actors[slot].run_part.options(num_returns=2).remote(i, self._specs[i], fn, shared)
 
-        leaves = self._drive().parts(self.count, leaf)
+        leaves = self._drive(done=self._scanned).parts(self.count, leaf)
         trees = [[leaves[i] for i in group] for group in groups]
         while any(len(tree) > 1 for tree in trees):
             trees = self._level(trees, merge)
@@ -216,11 +234,14 @@ class RayHeld(Held):
 
         return self._drive().results(len(roots), end)
 
-    def _drive(self) -> Drive:
-        return Drive(self._runtime.config, self._stage, width=len(self._actors), replace=self._replace)
+    def _drive(self, done: Callable[[int], None] | None = None) -> Drive:
+        return Drive(self._runtime.config, self._stage, width=len(self._actors), replace=self._replace, done=done)
+
+    def _scanned(self, number: int) -> None:
+        gauges.count("alray_rows_scanned", rows_of(self._specs[number]))
 
     def _actor(self) -> Any:
-        return ray.remote(Host).options(**self._runtime.options()).remote(self._load)
+        return ray.remote(Host).options(**self._runtime.options()).remote(Told(self._load))
 
     def _replace(self, slot: int) -> None:
         """Put a fresh actor in a lost one's place; it loads its shards when they are next asked for."""

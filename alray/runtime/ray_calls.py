@@ -17,6 +17,7 @@ from ray.exceptions import (
     WorkerCrashedError,
 )
 
+from alray import gauges
 from alray.errors import AlrayError, RuntimeFailure
 from alray.log import progress
 from alray.runtime.base import RuntimeConfig
@@ -40,9 +41,16 @@ class Drive:
     """
 
     def __init__(
-        self, config: RuntimeConfig, stage: str, *, width: int, replace: Callable[[int], None] | None = None
+        self,
+        config: RuntimeConfig,
+        stage: str,
+        *,
+        width: int,
+        replace: Callable[[int], None] | None = None,
+        done: Callable[[int], None] | None = None,
     ) -> None:
         self._config, self._stage, self._width, self._replace = config, stage, width, replace
+        self._done = done
         self._losses = 0
 
     def results(self, count: int, submit: Callable[[int, int], Any]) -> list[Any]:
@@ -73,6 +81,8 @@ class Drive:
                 try:
                     done[number] = keep(ref, ray.get(ref, timeout=self._config.deadline_s))
                     finished = True
+                    if self._done is not None:
+                        self._done(number)
                 except RayTaskError as error:  # first: Ray derives it from its cause's class too
                     raise self._cause(error, number) from error
                 except WORKER_LOST as error:
@@ -111,7 +121,10 @@ class Drive:
 
     def _lost(self, number: int, error: Exception) -> None:
         self._losses += 1
-        log.warning("%s: worker lost at shard %d (%s); replaying", self._stage, number, type(error).__name__)
+        gauges.count("alray_actor_restarts")
+        about = {"facts": {"shard": number}}
+        name = type(error).__name__
+        log.warning("%s: worker lost at shard %d (%s); replaying", self._stage, number, name, extra=about)
         if self._losses > self._config.max_restarts:
             raise RuntimeFailure(
                 f"{self._stage}: workers were lost {self._losses} times, the last at shard {number}: {error}. "

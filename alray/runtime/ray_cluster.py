@@ -19,9 +19,25 @@ from pathlib import Path
 from typing import Any
 
 from alray.errors import ConfigError, RuntimeFailure
+from alray.log import adopt
 from alray.runtime.base import RuntimeConfig
 
 log = logging.getLogger(__name__)
+
+JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""Ray sets this variable for what `ray job submit` starts, and for nothing else."""
+
+
+def in_job() -> bool:
+    """Say whether `ray job submit` started this process."""
+    return JOB in os.environ
+
+
+def address_of(config: RuntimeConfig) -> str | None:
+    """Return the address of the cluster to join, None to start one; a job works on the cluster it was submitted to."""
+    if config.address is None and in_job():
+        return "auto"
+    return None if config.address == "local" else config.address
 
 
 def state_folder() -> Path:
@@ -60,7 +76,7 @@ def token_file() -> Path:
 def is_loopback(address: str) -> bool:
     """Say whether an address (`host`, `host:port`, `ray://host:port`) is this machine's own loopback."""
     host = address.removeprefix("ray://").rsplit(":", 1)[0].strip("[]")
-    if host in ("localhost", "local"):
+    if host == "localhost":
         return True
     try:
         return ipaddress.ip_address(host).is_loopback
@@ -73,21 +89,29 @@ def prepare_environment(config: RuntimeConfig) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")  # a report, one an epoch, waits for this poll
-    # A silent network cut otherwise hangs a wait for minutes.
-    os.environ.setdefault("RAY_grpc_client_keepalive_time_ms", "5000")
-    os.environ.setdefault("RAY_grpc_client_keepalive_timeout_ms", "5000")
-    if config.address is None:
+    address = address_of(config)
+    if address is None:
+        # A silent network cut otherwise hangs a wait for minutes. Not where a cluster is joined: one that was not told
+        # the same takes such pings for a flood, and ends every call that lasts half a minute.
+        os.environ.setdefault("RAY_grpc_client_keepalive_time_ms", "5000")
+        os.environ.setdefault("RAY_grpc_client_keepalive_timeout_ms", "5000")
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # every socket on loopback
         if "RAY_AUTH_MODE" not in os.environ:
             os.environ["RAY_AUTH_MODE"] = "token"
             if "RAY_AUTH_TOKEN" not in os.environ:
                 os.environ.setdefault("RAY_AUTH_TOKEN_PATH", str(token_file()))
-    elif os.environ.get("RAY_AUTH_MODE") != "token" and not is_loopback(config.address) and not config.insecure:
+        return
+    where = os.environ.get("RAY_ADDRESS", address) if address == "auto" else address
+    if os.environ.get("RAY_AUTH_MODE") != "token" and not is_loopback(where) and not config.insecure:
         raise ConfigError(
-            f"`runtime.address` is {config.address!r}, beyond loopback, and RAY_AUTH_MODE is not `token`: anyone who "
-            "reaches that cluster could run code on it. Start it with token authentication and set RAY_AUTH_MODE=token "
-            "and RAY_AUTH_TOKEN_PATH, or set `runtime.insecure=true` if its network is closed."
+            f"`runtime.address` is {_said(address, where)}, beyond loopback, and RAY_AUTH_MODE is not `token`: anyone "
+            "who reaches that cluster could run code on it. Start it with token authentication and set RAY_AUTH_MODE="
+            "token and RAY_AUTH_TOKEN_PATH, or set `runtime.insecure=true` if its network is closed."
         )
+
+
+def _said(address: str, where: str) -> str:
+    return repr(address) if address == where else f"{address!r}, which is {where}"
 
 
 @contextmanager
@@ -124,7 +148,8 @@ def join(config: RuntimeConfig) -> bool:
         return False
     _refresh()
     settings: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "namespace": "alray"}
-    if config.address is None:
+    address = address_of(config)
+    if address is None:
         if running := os.environ.get("RAY_ADDRESS"):
             log.warning(
                 "Starting a cluster of this run's own; set `runtime.address=auto` to work on %s instead", running
@@ -137,11 +162,16 @@ def join(config: RuntimeConfig) -> bool:
             "include_dashboard": False,
         }
     else:
-        settings["address"] = config.address
+        settings["address"] = address
     try:
         with own_signals():
             ray.init(**settings)
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
-        where = f"the Ray cluster at `runtime.address` {config.address!r}" if config.address else "a local Ray cluster"
-        raise RuntimeFailure(f"Could not reach {where}: {error}") from error
+    except Exception as error:  # Ray raises this very class where a node does not come up in time
+        if address is None:
+            raise RuntimeFailure(f"Could not start a local Ray cluster: {error}") from error
+        raise RuntimeFailure(
+            f"Could not reach the Ray cluster at `runtime.address` {address!r}: {error} If it asks for a token, set "
+            "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN_PATH to a file that has the same one."
+        ) from error
+    adopt("ray")
     return True

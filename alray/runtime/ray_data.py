@@ -25,6 +25,7 @@ from alray import storage
 from alray.errors import AlrayError, RuntimeFailure
 from alray.log import progress
 from alray.runtime.base import Extraction
+from alray.runtime.ray_log import Told
 from alray.runtime.threads import one_thread
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def _pipeline(job: Extraction, runtime: RayRuntime) -> ray.data.Dataset:
     blocks = max(len(specs) // CHUNKS_PER_TASK, min(len(specs), 4 * actors))
     decoded = ray.data.from_items(specs, override_num_blocks=blocks).map_batches(
         decode_row,
-        fn_args=(job.decode,),
+        fn_args=(Told(job.decode),),
         batch_size=1,
         batch_format="pyarrow",
         num_cpus=task_cpus,
@@ -78,7 +79,7 @@ def _pipeline(job: Extraction, runtime: RayRuntime) -> ray.data.Dataset:
     )
     return decoded.map_batches(
         EmbedActor,
-        fn_constructor_args=(job.embedder, job.write),
+        fn_constructor_args=(Told(job.embedder), Told(job.write)),
         batch_size=1,
         batch_format="pyarrow",
         compute=ActorPoolStrategy(size=actors),

@@ -22,8 +22,10 @@ import torch
 
 from alray import storage
 from alray.errors import AlrayError, TrainingError
+from alray.log import within
 from alray.runtime import history
 from alray.runtime.base import TrainResult, Worker
+from alray.runtime.ray_log import Told
 from alray.storage import clients
 
 log = logging.getLogger(__name__)
@@ -50,7 +52,7 @@ def train(
     workers = _width(workers, gpus)
     trainer = ray.train.torch.TorchTrainer(
         _entry,
-        train_loop_config={"loop": loop, "config": config},
+        train_loop_config={"loop": Told(loop), "config": config},
         torch_config=ray.train.torch.TorchConfig(backend="nccl" if gpus else "gloo", timeout_s=COLLECTIVE_TIMEOUT_S),
         scaling_config=ray.train.ScalingConfig(num_workers=workers, use_gpu=gpus > 0),
         run_config=_run_config(name, folder, max_failures),
@@ -130,7 +132,9 @@ def _cause(error: Exception, name: str, max_failures: int) -> Exception:
 
 
 def _entry(payload: dict[str, Any]) -> None:
-    payload["loop"](payload["config"], RayWorker())
+    worker = RayWorker()
+    with within(rank=worker.rank):
+        payload["loop"](payload["config"], worker)
 
 
 class RayWorker(Worker):

@@ -5,6 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from alray.campaign import material
+from alray.labelling import LABELLERS, Oracle
 
 Alray = Callable[..., tuple[int, str, str]]
 
@@ -82,3 +88,40 @@ def test_classes_that_the_labels_do_not_have_are_wrong(campaign: str, alray: Alr
     assert code == 2
     for name in ("test", "labeller"):
         assert "of classes that `classes` does not name" in line(out, name, "wrong")
+
+
+def test_what_a_strategy_or_a_quota_cannot_have_of_this_pool_is_wrong(campaign: str, alray: Alray) -> None:
+    isal = ("strategy.name=isal", "classes=[class-0, class-1, class-2]")
+    for words, said in (
+        (
+            ("selection.quotas={label: {at_most: {clas-1: 2}}}",),
+            "names 'clas-1', which no row of the pool has. Did you",
+        ),
+        (("selection.quotas={sauce: {at_most: 2}}",), "has no column `sauce`"),
+        ((*isal, "selection.quotas.predicted_class.at_most={cat: 1}"), "'cat', which is none of the 3 classes"),
+        ((*isal, "strategy.params=all_weights"), "features alone: `params: last_layer`"),
+        ((*isal, "strategy.top_k=3"), "the head has 3 classes"),
+        (("strategy.name=isal", "strategy.top_k=3"), "the head has 3 classes"),
+    ):
+        code, out, _ = alray("check", campaign, *words)
+        assert code == 2 and said in line(out, "selection", "wrong"), out
+    words = ("selection.quotas={label: {at_most: {class-1: 2}}}",)
+    assert line(alray("check", campaign, *words)[1], "selection", "ok") == "margin on features, quotas by label"
+
+
+def test_a_top_k_is_measured_by_the_labels_that_are_there_until_more_are_asked_for(
+    campaign: str, alray: Alray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Person(Oracle):
+        """Says nothing of the classes before it is asked."""
+
+        name: Literal["person"] = "person"  # type: ignore[assignment]
+
+    monkeypatch.setitem(LABELLERS, "person", Person)
+    monkeypatch.setattr(material, "Oracle", type(None))
+    rows = [f"pool-{n:03d},class-{n // 60}" for n in range(0, 120, 6)]
+    (tmp_path / "labels.csv").write_text("\n".join(["id,label", *rows]))
+    words = ("strategy.name=isal", "strategy.top_k=2", f"labels={tmp_path}/labels.csv", "labeller.name=person")
+    code, out, _ = alray("check", campaign, *words, "budget.initial=0")
+    assert code == 2 and "the head has 2 classes" in line(out, "selection", "wrong"), out
+    assert alray("check", campaign, *words)[0] == 0  # round 0 may buy a third class

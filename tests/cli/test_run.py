@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 from PIL import Image
 
 Alray = Callable[..., tuple[int, str, str]]
@@ -82,9 +81,7 @@ def test_features_of_a_features_pool_are_its_own(campaign: str, alray: Alray) ->
     assert [row[:4] for row in rows] == [["pool", "180", "1", "8"], ["test", "60", "1", "8"]]
 
 
-def test_features_say_which_pictures_cannot_be_read(
-    campaign: str, alray: Alray, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_features_say_which_pictures_cannot_be_read(campaign: str, alray: Alray, tmp_path: Path) -> None:
     pictures = tmp_path / "pictures"
     pictures.mkdir()
     for n in range(9):
@@ -95,5 +92,5 @@ def test_features_say_which_pictures_cannot_be_read(
     assert code == 2
     assert next(line.split()[4] for line in out.splitlines() if line.split()[:1] == ["pool"]) == "1"
     assert "1 of 10 rows (10.0%) cannot be read; `pool.max_quarantine` allows 1.0%" in err
+    assert "`bad.png` cannot be read: the bytes are no picture" in err
     assert alray("features", campaign, *words, "pool.max_quarantine=0.2")[0] == 0
-    assert "`bad.png` cannot be read: the bytes are no picture" in caplog.text

@@ -11,6 +11,7 @@ import pytest
 
 from alray import storage
 from alray.errors import ConfigError, StoragePathError
+from alray.models import Head
 from alray.selection import Picks
 
 Alray = Callable[..., tuple[int, str, str]]
@@ -153,3 +154,20 @@ def test_a_given_head_is_used(pool: str, alray: Alray) -> None:
     code, _, err = alray(*words(pool), "--head=none.safetensors")
     assert code == 2
     assert "none.safetensors" in err
+
+
+def test_what_a_given_head_makes_idle_is_refused(pool: str, alray: Alray) -> None:
+    path = str(Path(pool).parent / "head.safetensors")
+    Head.linear(np.eye(3, DIM, dtype=np.float32), np.zeros(3, np.float32), [f"class-{c}" for c in range(3)]).save(path)
+    head = f"--head={path}"
+    for more, said in (
+        (["head.l2=2"], "`head.l2` says how a head is to be fitted"),
+        (["head.kind=mlp"], "`head.kind` says how"),
+        (["classes=[a, b, c]"], "`classes` says"),
+    ):
+        code, _, err = alray(*words(pool), head, *more)
+        assert code == 2 and said in err
+    isal = words(pool, strategy="isal")
+    assert alray(*isal, head, "head.l2=2")[0] == 0  # how the given one was fitted
+    code, _, err = alray(*isal, head, "head.kind=mlp")
+    assert code == 2 and "head.safetensors` is linear" in err
