@@ -6,6 +6,7 @@ for like any label, no model was trained on them, and they stand for the pool (d
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from alray.training.probe import label_numbers, row_weights
 PICTURES = "backbone+images"
 
 
-def given(place: Workplace, before: Round, parts: Split, wanted: int) -> Given:
+def given(place: Workplace, before: Round, parts: Split, skipped: Collection[str], wanted: int) -> Given:
     """Return what the strategy may look at while it chooses `wanted` rows after the round `before`."""
     settings, head, scan = place.settings, before.head(), place.scan
     labelled = scan.rows(parts.train)
@@ -42,6 +43,7 @@ def given(place: Workplace, before: Round, parts: Split, wanted: int) -> Given:
         labelled=labelled,
         label_M=label_M,
         holdout=holdout,
+        skipped=scan.rows(skipped) if skipped else None,
         backbone=settings.features.backbone,
         reference=others,
         reference_label_M=None

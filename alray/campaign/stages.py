@@ -207,7 +207,9 @@ class Stages:
         if round.number == 0:
             return Given(budget=wanted, seed=self.settings.seed, round=0)
         before = Round(self.ledger, round.number - 1)
-        return given(self.place, before, self._split(before.labels()), wanted)
+        labels = before.labels()
+        paid = self.material.given.paid_ids().union(*(self.ledger.answers(n).paid_ids() for n in range(round.number)))
+        return given(self.place, before, self._split(labels), paid - set(labels.ids), wanted)
 
     def _own_head(self, round: Round) -> Head:
         self.place.note_backbone()

@@ -128,8 +128,10 @@ def prepare_given(
     A share of the labels is kept from the head when the strategy wants a reference set; `backbone`, on whose features
     the head stands, is there for those that look at pictures. With `predicts` there is a head for any strategy.
     """
-    fixed: dict[str, Any] = {"budget": budget, "seed": seed, "round": round}
     said = labels.mapping()
+    skipped = labels.paid_ids() - set(said)
+    fixed: dict[str, Any] = {"budget": budget, "seed": seed, "round": round}
+    fixed["skipped"] = pool.rows(skipped) if skipped else None
     rows = pool.rows(said)
     if not said or not (strategy.wants & HEAD_NEEDS or predicts):
         return Given(**fixed, head=head, labelled=rows if said else None)

@@ -173,7 +173,8 @@ def with_hidden(given: Given) -> Given:
     head = given.head
     if head is None:
         return given
-    tables = {name: getattr(given, name) for name in ("labelled", "holdout", "sample", "reference", "losses")}
+    parts = ("labelled", "holdout", "skipped", "sample", "reference", "losses")
+    tables = {name: getattr(given, name) for name in parts}
     wide = {n: t.with_columns(hidden=head.hidden(t["features"])) for n, t in tables.items() if t is not None}
     return replace(given, **wide)
 

@@ -37,8 +37,9 @@ class Given:
     """What a strategy may look at besides the pool, fixed for the round.
 
     `labelled` holds the training rows sorted by id with columns `features` and, with a head, `hidden`; `label_M` their
-    class indices; `holdout` the labelled rows that no model was trained on; `sample` the rows that `Strategy.sample`
-    asked for, sorted by id, with `hash` beside them. Seeds are keyed by (seed, purpose, round).
+    class indices; `holdout` the labelled rows that no model was trained on; `skipped` rows that were paid for and have
+    no label; `sample` the rows that `Strategy.sample` asked for, sorted by id, with `hash` beside them. Seeds are keyed
+    by (seed, purpose, round).
 
     `reference` holds labelled rows that were drawn at random and that no model was trained on, `reference_label_M`
     their class indices. `l2` and `weight_M` say what the head was fitted by: Σ wᵢ·CEᵢ + ½·l2·‖W‖², bias free; no
@@ -53,6 +54,7 @@ class Given:
     labelled: Table | None = None
     label_M: Tensor | None = None
     holdout: Table | None = None
+    skipped: Table | None = None
     sample: Table | None = None
     head: Head | None = None
     space: Literal["activations", "features"] = "activations"  # `selection.space`: where rows are mixed, too
@@ -74,9 +76,11 @@ class Given:
     def bought(self) -> Table | None:
         """All rows of the pool that are paid for, sorted by id, whether a model was trained on them or not.
 
-        What keeps picks apart from rows that are known already looks at these: a held-out row is known like any other.
+        What keeps picks apart from rows that are known already looks at these: a held-out row is known like any other,
+        and beside a row that had no class stand more that have none.
         """
-        tables = [table for table in (self.labelled, self.holdout, self.reference) if table is not None]
+        paid = (self.labelled, self.holdout, self.reference, self.skipped)
+        tables = [table for table in paid if table is not None]
         if not tables:
             return None
         shared = reduce(set.intersection, (set(table.columns) for table in tables))

@@ -17,6 +17,8 @@ from alray.campaign.ledger import Ledger
 from alray.campaign.rounds import Round
 from alray.errors import LabelsError, LedgerError, ModelError, PoolError, QuarantineError, RunError, TrainingError
 from alray.labelling import LABELLERS, Ask, Labeller, Labels, Oracle, read_labels
+from alray.strategies import Given, Strategy
+from alray.strategies.coreset import CoreSet
 from alray.training import FineTune
 
 
@@ -342,6 +344,32 @@ def test_skipped_labels_are_paid_for_and_never_asked_for_again(data: Path, tmp_p
     balance = Ledger(str(tmp_path / "run")).check()
     assert balance.skipped > 0 and balance.answered + balance.skipped == balance.sent == 21
     assert len(read_labels(f"{tmp_path}/run/rounds/0002/labels.parquet")) == balance.answered
+
+
+def test_a_strategy_knows_the_rows_that_a_person_skipped(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[int, set[str]] = {}
+    before = Strategy.prepare
+
+    def prepare(self: Strategy, given: Given) -> dict[str, Any]:
+        seen[given.round] = set() if given.skipped is None else set(given.skipped.ids)
+        return before(self, given)
+
+    monkeypatch.setattr(CoreSet, "prepare", prepare)
+    names = sorted(read_labels(f"{data}/oracle.parquet").mapping())
+    truth = read_labels(f"{data}/oracle.parquet").mapping()
+    oracle, given = tmp_path / "oracle.csv", tmp_path / "given.csv"
+    rows = [f"{i},,skipped" if n % 3 == 0 else f"{i},{truth[i]},labelled" for n, i in enumerate(names)]
+    oracle.write_text("id,label,status\n" + "\n".join(rows) + "\n")
+    given.write_text(f"id,label,status\n{names[0]},,skipped\n{names[1]},{truth[names[1]]},labelled\n")
+    words = [f"labeller.path={oracle}", f"labels={given}", "strategy.name=coreset"]
+    run(settings(data, tmp_path / "run", *words))
+    ledger = Ledger(str(tmp_path / "run"))
+    for number, skipped in seen.items():
+        answered = Labels.concat([ledger.answers(n) for n in range(number)])
+        assert skipped == {names[0], *(i for i in answered.ids if names.index(i) % 3 == 0)} != {names[0]}
+    assert seen
 
 
 def test_rows_that_given_labels_skipped_are_never_asked_for_and_cancelled_ones_may_be(
