@@ -102,7 +102,10 @@ def notes(outcome: Outcome, chosen: Best | None) -> list[str]:
 
 def safe(value: Any) -> Any:
     """Return a cell of a CSV file: text that a spreadsheet would run as a formula begins with an apostrophe."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
+    if not isinstance(value, str):
+        return value
+    formula = value[:1] in ("=", "+", "-", "@", "\t", "\r")
+    return f"{chr(39) * formula}{value}".replace("\r", " ")  # which the writer leaves unquoted
 
 
 def _summed(one: Configuration) -> list[str]:

@@ -1,21 +1,29 @@
-"""`ray job submit`: exit codes that say whether to retry, lines for machines, and what a job may not do."""
+"""Exit codes that say whether to retry, lines for machines, what a job may not do; and `ray job submit` for real."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
+import re
+import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import job_head
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from sklearn.datasets import load_digits
 
 from alray import gauges
 from alray.campaign import workplace
 from alray.campaign.status import ready, status
 from alray.cli import app
-from alray.errors import AlrayError, RuntimeFailure
+from alray.errors import AlrayError, RuntimeFailure, TrainingError
 from alray.log import Format, setup
 from alray.runtime import ray_cluster
 
@@ -119,8 +127,6 @@ def test_what_is_refused_before_workers_is_not_submitted_again(campaign: str, al
 
 
 def test_a_failure_with_workers_stays_the_reason(campaign: str, alray: Alray, monkeypatch: pytest.MonkeyPatch) -> None:
-    from alray.errors import TrainingError
-
     def fail(*_: object) -> None:
         raise TrainingError("the loss is NaN")
 
@@ -178,3 +184,116 @@ def test_a_job_on_a_cluster_without_a_token_is_refused_by_the_address_that_it_wa
     monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
     code, _, err = alray("run", campaign, "runtime.name=ray")
     assert code == 2 and "`runtime.address` is 'auto', which is 10.0.0.7:6379, beyond loopback" in err
+
+
+# A real cluster behind a token
+
+DIGITS = """
+run: {run}
+pool: pool.parquet
+test: {{path: test.parquet, labels: test.parquet}}
+strategy: alfa_mix
+budget: {{initial: 60, per_round: 40, total: 140}}
+labeller: {{name: oracle, path: pool.parquet}}
+costs: {{label: 0.05, cpu_hour: 3.6}}
+runtime: {{name: ray, workers: 2}}
+"""
+
+
+@pytest.fixture(scope="module")
+def head() -> Iterator[job_head.Head]:
+    if importlib.util.find_spec("aiohttp_cors") is None:
+        pytest.skip("Ray takes jobs and serves metrics only with more of its parts: pip install 'ray[default]'")
+    with job_head.started() as one:
+        yield one
+
+
+@pytest.fixture
+def work(tmp_path: Path) -> Path:
+    """Return a working folder to submit: a campaign on the pixels of digits, which keeps its run outside of it."""
+    found = load_digits()
+    pixels = pa.FixedSizeListArray.from_arrays(pa.array((found.data / 16).astype(np.float16).ravel()), 64)
+    ids = [f"digit-{n:04d}" for n in range(len(found.target))]
+    table = pa.table({"id": ids, "features": pixels, "label": [str(label) for label in found.target]})
+    folder = tmp_path / "work"
+    folder.mkdir()
+    pq.write_table(table.slice(0, 1400), folder / "pool.parquet")
+    pq.write_table(table.slice(1400), folder / "test.parquet")
+    (folder / "digits.yaml").write_text(DIGITS.format(run=tmp_path / "run"))
+    return folder
+
+
+def own_lines(text: str) -> list[dict[str, Any]]:
+    """Return the lines of alray's own log in what a job printed."""
+    return [json.loads(line) for line in text.splitlines() if line.startswith('{"time"')]
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(600)
+def test_a_campaign_runs_as_a_job(head: job_head.Head, work: Path) -> None:
+    run = str(work.parent / "run")
+    with head.watched() as last:
+        ended = head.submit("digits", work, "run", "digits.yaml")
+    assert ended.code == 0, ended.text
+    assert head.exit_code("digits") == 0
+    now = status(run)
+    assert (now.state, now.rounds, now.labels, now.label_dollars) == ("done", 3, 140, 7.0)
+    assert head.token not in ended.text
+    found = own_lines(ended.text)
+    assert {line["round"] for line in found} == {0, 1, 2, 3} and {line["run"] for line in found} == {run}
+    assert {"labels", "select"} <= {line.get("stage") for line in found}
+    assert found[-1]["message"] == f"{run}: done"
+    # What Prometheus would have kept is what the ledger says.
+    assert last["alray_labels_bought", run] == 140 and last["alray_round", run] == 3
+    assert last["alray_cost_dollars", run, "labels"] == 7.0
+    assert last["alray_cost_dollars", run, "compute"] == pytest.approx(now.compute_dollars)
+    assert last["alray_accuracy_ratio", run] == now.accuracy[-1]
+    assert [last["alray_state", run, name] for name in ("running", "done")] == [0, 1]
+    assert last["alray_stage_seconds", run, "select"] > 0 and last["alray_quarantined_rows", run] == 0
+    assert last["alray_rows_scanned_total", run, "load"] == 1400
+    assert last["alray_rows_scanned_total", run, "select"] >= 3 * 1400
+
+
+@pytest.mark.ray
+def test_without_the_token_nothing_is_submitted(head: job_head.Head, work: Path, tmp_path: Path) -> None:
+    (tmp_path / "wrong").write_text("0" * 64)
+    for number, other in enumerate([{"RAY_AUTH_MODE": "disabled"}, {"RAY_AUTH_TOKEN_PATH": str(tmp_path / "wrong")}]):
+        refused = head.submit(f"thief-{number}", work, "run", "digits.yaml", **other)
+        assert refused.code != 0
+        assert re.search(r"\b40[13]\b|[Uu]nauth", refused.text), refused.text
+    assert not (work.parent / "run").exists()
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(600)
+def test_a_job_with_a_mistake_ends_with_exit_code_2(head: job_head.Head, work: Path) -> None:
+    ended = head.submit("mistake", work, "run", "digits.yaml", "sed=1", "run=runs/x")
+    assert ended.code != 0 and head.exit_code("mistake") == 2
+    [line] = own_lines(ended.text)
+    assert line["exit_code"] == 2 and "`sed`" in line["message"] and "`seed`" in line["message"]
+    ended = head.submit("fleeting", work, "run", "digits.yaml", "run=runs/x")
+    assert head.exit_code("fleeting") == 2 and "this is a Ray job" in own_lines(ended.text)[-1]["message"]
+    assert not (work.parent / "run").exists()
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(600)
+def test_a_job_that_is_stopped_gives_all_back_and_the_next_one_goes_on(head: job_head.Head, work: Path) -> None:
+    run = work.parent / "run"
+    many = ["run", "digits.yaml", "budget.per_round=2", "budget.total=1000"]
+    assert head.submit("stopped", work, *many, wait=False).code == 0
+    give_up = time.monotonic() + 250
+    while not (run / "rounds/0002/round.json").exists():
+        assert time.monotonic() < give_up, head.job("logs", "stopped").text
+        time.sleep(0.05)
+    stopped = head.job("stop", "stopped")
+    assert "stopped" in stopped.text.lower(), stopped.text
+    last = own_lines(head.job("logs", "stopped").text)[-1]
+    assert last["exit_code"] == 128 + signal.SIGTERM and last["message"].startswith("Stopped by SIGTERM.")
+    assert json.loads((run / "lease.json").read_text())["released"]
+    assert ready(str(run)) and status(str(run)).state == "running"
+    asked = status(str(run)).labels + 40
+    ended = head.submit("goes-on", work, "run", "digits.yaml", f"budget.total={asked}")
+    assert ended.code == 0, ended.text
+    now = status(str(run))  # which raises where the ledger does not balance, or an id was asked for twice
+    assert (now.state, now.labels, now.outstanding) == ("done", asked, 0)

@@ -76,7 +76,7 @@ def test_what_makes_no_sweep_is_the_users_mistake(campaign: str, config: str, al
     )
     assert "`--strategies` and `--seeds` belong to `--backtest`" in alray("sweep", config, "--seeds", "2")[2]
     code, _, err = alray("sweep", campaign)
-    assert code == 2 and "sweep: is missing" in err
+    assert code == 2 and "sweep: missing" in err
     code, _, err = alray("sweep", config, "campaign.strategy.name=marign", "sweep.grid={}")
     assert code == 2 and "marign" in err and "Traceback" not in err
 

@@ -53,7 +53,8 @@ class Operator:
         self.head = self.pod(group["template"], RAY_ADDRESS="127.0.0.1:6379")
         assert self.head.run(step, shlex.join(step["command"]), self.logs / "init.log", GIVE_UP_S) == 0
         self._start(self.head, container, ["--head", "--no-monitor", *flags(group)], "head.log")
-        health = f"until ray health-check --address {self.head.address}:6379 >/dev/null 2>&1; do sleep 1; done"
+        asks = f"import urllib.request as u; u.urlopen('http://{self.head.address}:8265/api/gcs_healthz', timeout=5)"
+        health = f'until python -c "{asks}" 2>/dev/null; do sleep 1; done'
         assert self.head.run(container, health, self.logs / "health.log", GIVE_UP_S) == 0
 
     def start_worker(self) -> None:

@@ -145,6 +145,22 @@ def test_the_workers_are_let_go_when_the_run_is_stopped(
     assert ray.asked[-1] == []
 
 
+def test_a_cluster_that_is_gone_does_not_change_how_it_ends(
+    start: ModuleType, steps: list[Any], joined: Any, tmp_path: Path, capsys: Any
+) -> None:
+    class Gone(Ray):
+        def request_resources(self, bundles: list[dict[str, float]]) -> None:
+            super().request_resources(bundles)
+            if not bundles:
+                raise RuntimeError("the head does not answer")
+
+    joined(Gone({"CPU": 3.0}))
+    with pytest.raises(SystemExit) as ending:
+        start.main([str(tmp_path / "campaign.yaml")])
+    assert ending.value.code == 7
+    assert "the workers could not be let go: the head does not answer" in capsys.readouterr().out
+
+
 def test_an_error_of_alray_ends_it_with_its_code(
     start: ModuleType, steps: list[Any], tmp_path: Path, capsys: Any
 ) -> None:

@@ -38,8 +38,9 @@ def outcome(trials: list[Trial], found: Mapping[int, Status], error: str = "") -
 
 
 @pytest.fixture
-def one(sweep: Made) -> Outcome:
+def one(sweep: Made, monkeypatch: pytest.MonkeyPatch) -> Outcome:
     """Return two configurations with two seeds: the second of the one was not begun, that of the other failed."""
+    monkeypatch.setattr(Outcome, "wins", lambda outcome: None)  # there are no runs to read
     done = status("done", (12, 0.5, 1.2), (18, 0.7, 0.6))
     other = status("done", (12, 0.6, 1.2), (18, 0.6, 0.6))
     return outcome(expand(sweep()), {0: done, 1: other, 2: other}, "a|b\n=c")
@@ -88,7 +89,7 @@ def test_no_cell_is_a_formula(sweep: Made, value: str) -> None:
     trials = expand(sweep())
     hostile = [Trial(value, value, {value: value}, 0, one.settings) for one in trials]
     rows = list(csv.reader(io.StringIO(table.to_csv(outcome(hostile, {}, value)))))
-    assert rows[0][1] == rows[1][0] == rows[1][1] == rows[-1][-1] == f"'{value}"
+    assert rows[0][1] == rows[1][0] == rows[1][1] == rows[-1][-1] == f"'{value}".replace("\r", " ")
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,10 @@ def workers(settings: alray.Settings, gpus: float, patience: float) -> Iterator[
         await_workers(ray.cluster_resources, each, runtime.workers, patience)
         yield
     finally:
-        request_resources(bundles=[])  # a cluster that outlives the job shrinks again
+        try:
+            request_resources(bundles=[])  # a cluster that outlives the job shrinks again
+        except Exception as error:  # the cluster is gone; how the run ended is what counts
+            _say(f"the workers could not be let go: {error}")
 
 
 def gets_further(settings: alray.Settings) -> bool:
