@@ -68,13 +68,12 @@ def test_a_worker_killed_in_epoch_3_of_6_resumes_at_the_last_commit(ray_runtime,
     assert again == result and starts(config["log"], 0)[-1]["from"] == 6
 
 
-@pytest.mark.parametrize("left", ["", "{"])
-def test_a_list_of_checkpoints_cut_short_by_a_kill_starts_the_training_again(ray_runtime, tmp_path, left, caplog):
+def test_a_list_of_checkpoints_cut_short_by_a_kill_starts_the_training_again(ray_runtime, tmp_path, caplog):
     config = {"log": str(tmp_path / "log"), "epochs": 2}
     run = {"workers": 1, "name": "a", "folder": str(tmp_path / "out")}
     ray_runtime.train(count, config, **run)
     (index,) = tmp_path.glob("out/a/checkpoint_manager_snapshot.json")
-    index.write_text(left)
+    index.write_text(index.read_text()[:9])
     assert ray_runtime.train(count, config, **run).metrics == {"n": 2, "from": 0}
     assert "starts again from its first epoch" in caplog.text
 
