@@ -23,6 +23,7 @@ from typing import Any
 
 import ray
 from ray import tune
+from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 
 from alray import storage
@@ -48,7 +49,8 @@ LOST = 2
 """Times that a job whose process is lost is started again: it goes on from its own files."""
 
 ERROR, TRACE = "error", "trace"
-STEPS = "timesteps_total"  # what Tune's loggers draw curves over
+STEPS = "timesteps_total"
+"""What Tune's loggers draw curves over."""
 
 PACKAGES = {
     "mlflow": ("mlflow", "mlflow-skinny sqlalchemy alembic"),
@@ -94,9 +96,8 @@ def cluster(config: RuntimeConfig, least_cpus: float) -> Iterator[Resources]:
     try:
         found = ray.cluster_resources()
         cpus = found.get("CPU", 0.0)
-        if (
-            owned and ray_cluster.address_of(config) is None
-        ):  # Ray was told of more CPUs than there are, for actors that only wait
+        if owned and ray_cluster.address_of(config) is None:
+            # Ray was told of more CPUs than there are, so that actors that only wait take none from the others.
             cpus = min(cpus, max(float(os.cpu_count() or 1), least_cpus))
         yield Resources(cpus, found.get("GPU", 0.0))
     finally:
@@ -125,20 +126,22 @@ def run(
     early: Early | None = None,
     log_to: Sequence[str] = (),
     folder: str = "",
+    steps: str = "",
     told: Callable[[str, Report], object] = lambda name, report: None,
 ) -> dict[str, str]:
     """Run all jobs, `at_once` at a time, each in a process that holds `each`; return what those that failed said.
 
-    `told(name, report)` is called here for each report. Loggers write below `folder`. `cluster` must be open.
+    `told(name, report)` is called here for each report. Loggers write below `folder`, curves over the number that
+    reports call `steps`. `cluster` must be open.
     """
-    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what happens to jobs is said by `_Told`
     payloads = {job.name: job.payload for job in jobs}
-    entry = functools.partial(_entry, work=work, payloads=ray.put(payloads))
+    entry = functools.partial(_entry, work=work, payloads=payloads, steps=steps)
     with tempfile.TemporaryDirectory(prefix="alray-tune-") as temporary:
         callbacks = [_Told(told), *(_logger(name, folder) for name in log_to)]
         tuner = tune.Tuner(
             tune.with_resources(entry, {"CPU": each.cpus, **({"GPU": each.gpus} if each.gpus else {})}),
-            param_space={"job": tune.grid_search([{"name": job.name, **job.about} for job in jobs])},
+            param_space={"job": tune.grid_search([{**job.about, "name": job.name} for job in jobs])},
             tune_config=tune.TuneConfig(
                 max_concurrent_trials=at_once,
                 scheduler=_Halving(early, jobs) if early else None,
@@ -181,20 +184,20 @@ def _failures(results: Any) -> dict[str, str]:
 # On the workers
 
 
-def _entry(config: dict[str, Any], *, work: Work, payloads: Any) -> Report | None:
+def _entry(config: dict[str, Any], *, work: Work, payloads: Mapping[str, Any], steps: str) -> Report | None:
     """Do one job. What it raises is reported, since Tune would start it again, which is for lost processes alone."""
     stopped = False
 
     def report(numbers: Report) -> bool:
         nonlocal stopped
         try:
-            tune.report(numbers)
+            tune.report({**numbers, **({STEPS: numbers[steps]} if steps else {})})
         except SystemExit:  # how Tune ends a function
             stopped = True
         return not stopped
 
     try:
-        work(ray.get(payloads)[config["job"]["name"]], report)
+        work(payloads[config["job"]["name"]], report)
     except Exception as error:  # of the job, and of no other
         if isinstance(error, AlrayError):
             return {ERROR: str(error)}
@@ -207,10 +210,11 @@ def _entry(config: dict[str, Any], *, work: Work, payloads: Any) -> Report | Non
 # On the driver
 
 
-class _Told(tune.Callback):  # type: ignore[misc]
-    """Passes reports on."""
+class _Told(TrialProgressCallback):  # type: ignore[misc]
+    """Passes reports on, in place of what Tune would print of them."""
 
     def __init__(self, told: Callable[[str, Report], object]) -> None:
+        super().__init__()
         self._told = told
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: Report, **info: Any) -> None:
@@ -218,6 +222,15 @@ class _Told(tune.Callback):  # type: ignore[misc]
             log.error("%s failed: %s", _name(trial), result.get(TRACE, result[ERROR]))
         else:
             self._told(_name(trial), result)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Say nothing."""
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        log.warning("%s: its process was lost; it goes on in another one", _name(trial))
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        log.error("%s: its process was lost again and again", _name(trial))
 
 
 class _Halving(AsyncHyperBandScheduler):  # type: ignore[misc]

@@ -16,6 +16,11 @@ from alray.errors import ConfigError
 OWN = ("run", "seed", "runtime", "storage", "features.path", "pretrain.path")
 """Settings of a campaign that a grid may not vary: the sweep sets them itself, or they change nothing but the speed."""
 
+COLUMNS = ("trial", "state", "rounds", "labels", "accuracy", "dollars", "seconds", "error")
+"""What a table says of each trial, beside what the grid varies and the seed."""
+
+OTHER = "as in `start: {none: {labels: null}, some: {labels: first.csv}}`"
+
 Values = list[Any] | dict[str, dict[str, Any]]
 """What a key of the grid is varied over: values of that setting; or names, and the settings that each stands for."""
 
@@ -55,6 +60,10 @@ class SweepConfig(Config):
             if own := next((own for own in OWN if path == own or path.startswith(f"{own}.")), None):
                 instead = " Give `sweep.seeds`" if own == "seed" else ""
                 raise ValueError(f"varies `{path}`, which the sweep sets for each trial.{instead or ' Take it out'}")
+            if path in COLUMNS:
+                raise ValueError(
+                    f"varies `{path}`, which is a column of the table: vary it under another name, {OTHER}"
+                )
             if not values:
                 raise ValueError(f"has no values for `{path}`: give a list of them, or take the line out")
         return grid

@@ -127,6 +127,7 @@ def _on_tune(sweep: Sweep, todo: Sequence[Trial], before: Mapping[str, list[tria
             early=_early(sweep, todo, before),
             log_to=sweep.config.log_to,
             folder=sweep.home,
+            steps=trial.LABELS,
             told=_told,
         )
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -43,13 +45,21 @@ class Ray:
     """Stands for a cluster: what it has at each look, and what it was asked for."""
 
     def __init__(self, *looks: dict[str, float]) -> None:
-        self.looks, self.asked = list(looks), list[list[dict[str, float]]]()
+        self.looks, self.asked, self.joined = list(looks), list[list[dict[str, float]]](), False
 
     def cluster_resources(self) -> dict[str, float]:
         return self.looks.pop(0) if len(self.looks) > 1 else self.looks[0]
 
     def request_resources(self, bundles: list[dict[str, float]]) -> None:
+        assert self.joined, "Ray is not initialized yet"
         self.asked.append(bundles)
+
+    @contextmanager
+    def open(self, config: RuntimeConfig) -> Iterator[None]:
+        assert config.address == "auto" and not self.joined
+        self.joined = True
+        yield
+        self.joined = False
 
 
 @pytest.fixture
@@ -60,21 +70,10 @@ def joined(monkeypatch: pytest.MonkeyPatch) -> Any:
         sdk = SimpleNamespace(request_resources=ray.request_resources)
         for name, module in (("ray", ray), ("ray.autoscaler", SimpleNamespace(sdk=sdk)), ("ray.autoscaler.sdk", sdk)):
             monkeypatch.setitem(sys.modules, name, module)
-        monkeypatch.setattr(alray, "open_runtime", Opened)
+        monkeypatch.setattr(alray, "open_runtime", ray.open)
         return ray
 
     return join
-
-
-class Opened:
-    def __init__(self, config: RuntimeConfig) -> None:
-        assert config.address == "auto"
-
-    def __enter__(self) -> Opened:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        pass
 
 
 # The order

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from alray.errors import ConfigError
+from alray.errors import ConfigError, RuntimeFailure
 from alray.runtime import RuntimeConfig, ray_cluster
 
 
@@ -82,3 +82,55 @@ def test_a_cluster_of_another_is_not_joined_unasked(clean: Path, monkeypatch: py
     assert ray_cluster.join(RuntimeConfig()) and ray_cluster.join(RuntimeConfig(address="127.0.0.1:6379"))
     assert told[0]["address"] == "local"  # with none, Ray joins RAY_ADDRESS, or the machine's newest cluster
     assert told[1]["address"] == "127.0.0.1:6379" and "num_cpus" not in told[1]
+
+
+def test_a_job_works_on_the_cluster_that_it_was_submitted_to(clean: Path) -> None:
+    assert ray_cluster.address_of(RuntimeConfig()) is None
+    os.environ[ray_cluster.JOB] = "{}"
+    assert ray_cluster.address_of(RuntimeConfig()) == "auto"
+    assert ray_cluster.address_of(RuntimeConfig(address="10.0.0.7:6379")) == "10.0.0.7:6379"
+    assert ray_cluster.address_of(RuntimeConfig(address="local")) is None
+
+
+def test_auto_is_as_near_as_the_address_that_ray_finds(clean: Path) -> None:
+    os.environ["RAY_ADDRESS"] = "127.0.0.1:6379"
+    ray_cluster.prepare_environment(RuntimeConfig(address="auto"))
+    os.environ["RAY_ADDRESS"] = "10.0.0.7:6379"
+    with pytest.raises(ConfigError, match=r"`runtime.address` is 'auto', which is 10\.0\.0\.7:6379, beyond loopback"):
+        ray_cluster.prepare_environment(RuntimeConfig(address="auto"))
+    del os.environ["RAY_ADDRESS"]
+    with pytest.raises(ConfigError, match=r"`runtime.address` is 'auto', beyond loopback"):
+        ray_cluster.prepare_environment(RuntimeConfig(address="auto"))
+
+
+def test_only_a_cluster_of_ones_own_is_pinged(clean: Path) -> None:
+    ray_cluster.prepare_environment(RuntimeConfig(address="127.0.0.1:6379"))
+    name = "RAY_grpc_client_keepalive_time_ms"
+    assert name not in os.environ
+    ray_cluster.prepare_environment(RuntimeConfig())
+    assert os.environ[name] == "5000"
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        (None, r"^Could not start a local Ray cluster: it timed out$"),
+        (
+            "127.0.0.1:1",
+            r"^Could not reach the Ray cluster at `runtime\.address` '127\.0\.0\.1:1': it timed.*token",
+        ),
+    ],
+)
+def test_a_cluster_that_cannot_be_had_is_no_fault_of_ours(
+    clean: Path, monkeypatch: pytest.MonkeyPatch, address: str | None, said: str
+) -> None:
+    import ray
+
+    def fail(**_: object) -> None:
+        raise Exception("it timed out")  # the very class that Ray raises
+
+    monkeypatch.setattr(ray_cluster, "_refresh", lambda: None)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", fail)
+    with pytest.raises(RuntimeFailure, match=said):
+        ray_cluster.join(RuntimeConfig(address=address))

@@ -56,6 +56,10 @@ def test_seeds_are_a_number_or_a_list() -> None:
         ("sweep.grid={seed: [1, 2]}", "varies `seed`, which the sweep sets for each trial. Give `sweep.seeds`"),
         ("sweep.grid={runtime.workers: [1]}", "varies `runtime.workers`, which the sweep sets for each trial. Take it"),
         ("sweep.grid={features.path: [a]}", "varies `features.path`, which the sweep sets for each trial."),
+        (
+            "sweep.grid={labels: [a.csv]}",
+            "varies `labels`, which is a column of the table: vary it under another name, as in",
+        ),
         ("sweep.grid={head.l2: []}", "has no values for `head.l2`: give a list of them, or take the line out"),
         (
             "sweep.asha={grace: 12}",

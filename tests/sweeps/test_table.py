@@ -13,7 +13,7 @@ from alray.campaign import Status
 from alray.sweeps import table
 from alray.sweeps.grid import Trial, expand
 from alray.sweeps.outcome import Outcome, Result, state_of
-from alray.sweeps.settings import Sweep
+from alray.sweeps.settings import COLUMNS, Sweep
 
 Made = Callable[..., Sweep]
 
@@ -57,6 +57,11 @@ def test_a_row_a_trial(one: Outcome) -> None:
     )
     assert (rows[3]["labels"], rows[3]["accuracy"], rows[3]["error"]) == ("0", "", "a|b\n=c")
     assert table.columns(one) == list(rows[0])
+
+
+def test_no_key_of_a_grid_can_be_taken_for_a_column(one: Outcome) -> None:
+    own = set(table.columns(one)) - set(one.results[0].trial.varied) - {"seed"}
+    assert own == set(COLUMNS)
 
 
 def test_means_over_seeds(one: Outcome) -> None:

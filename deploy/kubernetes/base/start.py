@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import alray
 from alray.campaign import opening
@@ -96,18 +97,27 @@ def workers(settings: alray.Settings, gpus: float, patience: float) -> Iterator[
         yield
         return
     each = {"CPU": 1.0, **({"GPU": gpus} if gpus else {})}
-    with alray.open_runtime(runtime):
-        import ray
-        from ray.autoscaler.sdk import request_resources
     try:
-        request_resources(bundles=[each] * runtime.workers)  # stays in force: a lost worker is replaced
-        await_workers(ray.cluster_resources, each, runtime.workers, patience)
+        with request(runtime, [each] * runtime.workers) as ray:  # stays in force: a lost worker is replaced
+            await_workers(ray.cluster_resources, each, runtime.workers, patience)
         yield
     finally:
         try:
-            request_resources(bundles=[])  # a cluster that outlives the job shrinks again
+            with request(runtime, []):
+                pass  # a cluster that outlives the job shrinks again
         except Exception as error:  # the cluster is gone; how the run ended is what counts
             _say(f"the workers could not be let go: {error}")
+
+
+@contextmanager
+def request(runtime: alray.RuntimeConfig, bundles: list[dict[str, float]]) -> Iterator[Any]:
+    """Tell the autoscaler to keep room for `bundles` from now on, this process or not; yield `ray`, joined."""
+    with alray.open_runtime(runtime):
+        import ray
+        from ray.autoscaler.sdk import request_resources
+
+        request_resources(bundles=bundles)
+        yield ray
 
 
 def gets_further(settings: alray.Settings) -> bool:
