@@ -5,7 +5,8 @@
 Copies `alray` and the tests to a folder of their own, and demands that all tests named here are green there. Then one
 mutation at a time is written into the copy: a wrong sign, a dropped factor, another index, of one formula. Prints a
 Markdown table, and exits 1 if a mutation leaves its tests green, does not fit its file, ends otherwise than by a failed
-test, or if a property, a strategy, an operation or a way of selection has none.
+test, or if a property, a strategy, an operation or a way of selection has none. Each mutation is a run of pytest of its
+own, of about seven seconds on a free core.
 """
 
 from __future__ import annotations
@@ -543,26 +544,26 @@ TABLE: Sequence[Mutation] = (
       "strategies/test_kmeans.py::test_picks_are_the_rows_nearest_to_centroids_that_no_lloyd_step_moves"),
     M("diversity/clusters", "selection/diversity/clusters.py", "        count_K += more_K\n", "",
       "strategies/test_kmeans.py::test_p10_of_every_blob_the_row_nearest_to_its_mean"),
+    M("diversity/clusters", "selection/diversity/clusters.py", "-first.count_K[more.label_n], turns))[:missing]",
+      "first.count_K[more.label_n], turns))[:missing]",
+      "strategies/test_kmeans.py::test_what_empty_clusters_leave_is_given_in_turns_by_the_largest_first"),
     M("diversity/coreset", "selection/diversity/coreset.py", "count_K[full].double().numpy()",
       "np.ones(int(full.sum()))",
       "selection/diversity/test_coreset.py::test_the_root_weighs_a_centre_by_the_rows_it_stands_for"),
     M("diversity/coreset", "selection/diversity/coreset.py", "count + 6 * math.sqrt(count) + 6",
       "count - 6 * math.sqrt(count)",
       "selection/diversity/test_coreset.py::test_a_block_of_many_shards_gathers_little_more_than_its_sample"),
-    M("diversity/clusters", "selection/diversity/clusters.py", "-first.count_K[more.label_n], turns))[:missing]",
-      "first.count_K[more.label_n], turns))[:missing]",
-      "strategies/test_kmeans.py::test_what_empty_clusters_leave_is_given_in_turns_by_the_largest_first"),
     M("diversity/coreset", "selection/diversity/coreset.py", "passes=REFINES)", "passes=0)",
       "selection/diversity/test_coreset.py::test_exact_passes_after_the_root_lower_the_inertia"),
     M("diversity/coreset", "selection/diversity/coreset.py", "share = OVERSAMPLING * clusters /", "share = clusters /",
       "selection/diversity/test_coreset.py::test_a_block_of_many_shards_gathers_little_more_than_its_sample"),
     M("diversity/finetuned", "selection/diversity/finetuned.py", "-similarity_Km.double()", "similarity_Km.double()",
       "selection/diversity/test_finetuned.py::test_agrees_with_one_machine"),
-    M("diversity/front", FRONT, "due_N = race.delayed(due_N, squared_N, found_N, now)",
-      "due_N = race.delayed(due_N, found_N, squared_N, now)", f"{SEQUENTIAL}::test_d_squared_is_the_one_by_one_race"),
     M("diversity/finetuned", "selection/diversity/finetuned.py", "units_SD[:count], fixed_LD, recipe)",
       "units_SD[:count], fixed_LD[:0], recipe)",
       "selection/diversity/test_finetuned.py::test_the_centroids_are_fitted_to_the_sample_and_labelled_rows_stay"),
+    M("diversity/front", FRONT, "due_N = race.delayed(due_N, squared_N, found_N, now)",
+      "due_N = race.delayed(due_N, found_N, squared_N, now)", f"{SEQUENTIAL}::test_d_squared_is_the_one_by_one_race"),
     M("diversity/points", "selection/diversity/points.py", "scan.points(features_ND) if said_NP is None else said_NP",
       "scan.points(features_ND)", f"{IN_SEQUENCE}::test_badge_is_the_race_of_whole_gradients"),
     M("diversity/round_robin", "selection/diversity/round_robin.py", "np.lexsort((cluster_n, size_n, place_n))",
