@@ -57,6 +57,8 @@ def train(
         scaling_config=ray.train.ScalingConfig(num_workers=workers, use_gpu=gpus > 0),
         run_config=_run_config(name, folder, max_failures),
     )
+    # Ray would take SIGINT over for good, and end this process with 0, as if all were done.
+    trainer._register_sigint_handler = lambda controller: None
     try:
         result = trainer.fit()
     except ray.train.TrainingFailedError as error:

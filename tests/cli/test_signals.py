@@ -6,8 +6,13 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
+import campaigns
 import pytest
+
+from alray import config
 
 pytestmark = pytest.mark.ray
 
@@ -28,3 +33,21 @@ def test_a_signal_ends_a_run_on_ray_cleanly_and_the_same_command_goes_on(campaig
     ended = subprocess.run([*command, "budget.total=30"], capture_output=True, text=True, env=os.environ.copy())
     assert ended.returncode == 0, ended.stderr
     assert "done:" in ended.stdout
+
+
+def test_a_signal_in_the_middle_of_training_is_told_as_one(tmp_path: Path) -> None:
+    campaigns.write_pictures(tmp_path)
+    raw = campaigns.picture_settings(tmp_path, tmp_path / "run").model_dump(mode="json")
+    raw |= {"runtime": {"name": "ray"}, "training": {"when": "every", "recipe": {"name": "fine_tune", "epochs": 500}}}
+    (tmp_path / "campaign.yaml").write_text(config.dump(campaigns.parse(raw)))
+    command = [sys.executable, "-m", "alray", "run", str(tmp_path / "campaign.yaml")]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ.copy()) as process:
+        give_up = time.monotonic() + 250
+        while not list((tmp_path / "run/rounds").glob("0000/*/*/checkpoint_*")):
+            assert process.poll() is None and time.monotonic() < give_up
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)  # which Ray Train would answer with an end that looks like a good one
+        assert process.stderr is not None
+        said = process.stderr.read()
+    assert process.returncode == 128 + signal.SIGINT, said
+    assert said.endswith("alray: Stopped by SIGINT. The same command goes on from the last finished stage.\n")

@@ -21,6 +21,7 @@ from alray.runtime import RuntimeConfig, ray_cluster
 
 PROJECT = tomllib.loads((DEPLOY.parent / "pyproject.toml").read_text())["project"]
 JOBS = [name for name in OVERLAYS if name != "cluster"]
+HALF_A_MINUTE_MS = 30_000
 CAMPAIGN, START = "/etc/alray/campaign.yaml", "/etc/alray/start.py"
 
 
@@ -222,11 +223,17 @@ def test_head_and_workers_have_the_settings_that_alray_ships(
 ) -> None:
     monkeypatch.setattr("os.environ", shipped := {"RAY_AUTH_MODE": "token"})
     ray_cluster.prepare_environment(RuntimeConfig())
-    cut = {name: value for name, value in shipped.items() if "keepalive" in name or "USAGE" in name}
-    assert len(cut) == 3
+    ping, answer = (f"RAY_grpc_client_keepalive_{name}_ms" for name in ("time", "timeout"))
     templates = pods(rendered(overlay))
     of_part = {part: {one["name"]: one.get("value") for one in env(templates[part])} for part in ("head", "worker")}
-    assert of_part["head"] == of_part["worker"] and cut.items() <= of_part["head"].items()
+    told = of_part["head"]
+    assert told == of_part["worker"]
+    assert all(told[name] == shipped[name] for name in (ping, "RAY_USAGE_STATS_ENABLED"))
+    assert int(shipped[answer]) <= int(told[answer]) and int(told[ping]) + int(told[answer]) <= HALF_A_MINUTE_MS
+    period, wait, times = (
+        int(told[f"RAY_health_check_{name}"]) for name in ("period_ms", "timeout_ms", "failure_threshold")
+    )
+    assert times * (period + wait) <= HALF_A_MINUTE_MS
 
 
 def test_plain_machines_have_the_settings_of_the_pods(rendered: Rendered) -> None:
