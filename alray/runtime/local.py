@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 
 from alray import gauges
+from alray.errors import RuntimeFailure
 from alray.log import progress, within
+from alray.runtime import memory
 from alray.runtime.base import FAN_IN, Extraction, Held, Resources, Runtime, TrainResult, Worker, rows_of
 from alray.runtime.threads import one_thread
+
+log = logging.getLogger(__name__)
 
 
 class LocalHeld(Held):
@@ -46,9 +52,23 @@ class LocalHeld(Held):
 
     def _run(self, number: int, fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
         with within(shard=number):
-            found = fn(self._state(number), *args)
+            found = self._fitting(number, fn, args)
         gauges.count("alray_rows_scanned", rows_of(self._specs[number]))
         return found
+
+    def _fitting(self, number: int, fn: Callable[..., Any], args: tuple[Any, ...]) -> Any:
+        """Return `fn` of a shard, in smaller chunks where it does not fit into memory."""
+        for times in itertools.count():
+            try:
+                with memory.split(2**times):
+                    return fn(self._state(number), *args)
+            except (MemoryError, RuntimeError) as error:
+                if not memory.ran_out(error):
+                    raise
+                if 2 ** (times + 1) > memory.MOST_PARTS:
+                    raise RuntimeFailure(memory.too_large(self._stage, number, times + 1, error)) from error
+                log.warning("%s: out of memory at shard %d; again, in chunks half as large", self._stage, number)
+        raise AssertionError
 
     def _each(self) -> Any:
         return progress(range(len(self._specs)), len(self._specs), self._stage)

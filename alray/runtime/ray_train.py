@@ -7,10 +7,13 @@ travels inside each checkpoint. A driver that was killed and runs again with the
 
 from __future__ import annotations
 
+import contextvars
 import json
 import logging
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -36,6 +39,9 @@ KEEP = 2
 INDEX = "checkpoint_manager_snapshot.json"
 """Ray's list of the checkpoints of a run. It is written in place, so a kill can leave half of it."""
 
+LOOK_S = 0.5
+"""The longest wait during a training without a look for signals."""
+
 COLLECTIVE_TIMEOUT_S = 600
 COMMIT_TIMEOUT_S = 600.0
 
@@ -57,13 +63,32 @@ def train(
         scaling_config=ray.train.ScalingConfig(num_workers=workers, use_gpu=gpus > 0),
         run_config=_run_config(name, folder, max_failures),
     )
-    # Ray would take SIGINT over for good, and end this process with 0, as if all were done.
-    trainer._register_sigint_handler = lambda controller: None
     try:
-        result = trainer.fit()
+        result = _beside(trainer.fit)
     except ray.train.TrainingFailedError as error:
         raise _cause(error, name, max_failures) from error
     return _result(result, folder)
+
+
+def _beside(work: Callable[[], Any]) -> Any:
+    """Return `work()`, done in another thread.
+
+    Ray lets no signal through until training has ended; and in the main thread it takes SIGINT over for good, and then
+    ends the process with 0, as if all were done.
+    """
+    future: Future[Any] = Future()
+    context = contextvars.copy_context()
+
+    def do() -> None:
+        try:
+            future.set_result(context.run(work))
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=do, name="alray-train", daemon=True).start()
+    while not future.done():
+        wait([future], timeout=LOOK_S)
+    return future.result()
 
 
 def _forget_torn_index(uri: str) -> None:

@@ -23,6 +23,7 @@ from alray.models.head import Head
 from alray.models.network import Network
 from alray.ops.affine import affine
 from alray.ops.kmeans import CHUNK
+from alray.runtime import memory
 from alray.selection import pictures
 from alray.strategies import Strategy
 from alray.table import Ids, Table
@@ -128,8 +129,9 @@ class Resident:
 
     def chunks(self) -> Iterator[tuple[slice, Tensor]]:
         """Yield (rows, fp32 features) of each fixed chunk: the unit of every computation, so replays agree in bits."""
-        for start in range(0, len(self.ids), CHUNK):
-            rows = slice(start, min(start + CHUNK, len(self.ids)))
+        step = memory.chunk(CHUNK)
+        for start in range(0, len(self.ids), step):
+            rows = slice(start, min(start + step, len(self.ids)))
             yield rows, torch.from_numpy(self.features_ND[rows].astype(np.float32)).to(self.device)
 
     def remember(self, token: str, key: tuple[Any, ...], compute: Callable[[], T]) -> T:

@@ -50,4 +50,5 @@ def test_a_signal_in_the_middle_of_training_is_told_as_one(tmp_path: Path) -> No
         assert process.stderr is not None
         said = process.stderr.read()
     assert process.returncode == 128 + signal.SIGINT, said
+    assert not (tmp_path / "run/rounds/0000/trained.json").exists()  # it did not wait for the other epochs
     assert said.endswith("alray: Stopped by SIGINT. The same command goes on from the last finished stage.\n")

@@ -82,7 +82,7 @@ def test_a_hung_worker_meets_the_deadline(ray_runtime: Runtime) -> None:
     from alray.runtime.ray import RayRuntime
 
     impatient = RayRuntime(RuntimeConfig(workers=1, deadline_s=1.0))
-    said = r"no call finished within `runtime.deadline_s` = 1 s; still out: \[0\]"
+    said = r"no call finished within `runtime.deadline_s` = 1 s, twice; still out: \[0\]"
     with impatient.hold(faults.Sleepy, [0], stage="warm") as held, pytest.raises(RuntimeFailure, match=said):
         held.map(faults.doze, 60.0)
 
