@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from torch import Tensor
 
 from alray.strategies.alfa_mix import AlfaMix
@@ -78,8 +83,6 @@ class Sleepy:
 
 def doze(state: Sleepy, seconds: float) -> int:
     """Sleep, then return the shard's number."""
-    import time
-
     time.sleep(seconds)
     return state.spec
 
@@ -110,3 +113,55 @@ def always_die(state: Sleepy) -> int:
     """Kill the worker at every call."""
     os.kill(os.getpid(), signal.SIGKILL)
     return 0
+
+
+class Paced(AlfaMix):
+    """ALFA-Mix, each chunk of which takes `seconds` more and leaves a note: who is at it, where, and when it began.
+
+    Of rows in `heavy`, at most `fits` fit into memory. The first worker that comes takes `delay` seconds more a chunk.
+    """
+
+    notes: str
+    seconds: float = 0.0
+    heavy: tuple[str, ...] = ()
+    fits: int = 0
+    delay: float = 0.0
+
+    def score(self, rows: Table, prepared: dict[str, Any]) -> Tensor:
+        leave_note(Path(self.notes))
+        if not set(self.heavy).isdisjoint(rows.ids) and len(rows) > self.fits:
+            raise MemoryError(f"{len(rows)} rows, of which {self.fits} fit")
+        time.sleep(self.seconds + self.delay * self._first())
+        return super().score(rows, prepared)
+
+    def _first(self) -> bool:
+        marker = Path(self.notes) / "first"
+        if not marker.exists():
+            with suppress(FileExistsError), marker.open("x") as out:
+                out.write(str(os.getpid()))
+        return marker.read_text() == str(os.getpid())
+
+
+def leave_note(folder: Path) -> None:
+    """Write who is at work, and on which node of a Ray cluster."""
+    import ray
+
+    node = ray.get_runtime_context().get_node_id() if ray.is_initialized() else ""
+    note = folder / f"{time.monotonic_ns()}-{os.getpid()}.json"
+    note.with_suffix(".part").write_text(json.dumps({"pid": os.getpid(), "node": node}))
+    note.with_suffix(".part").rename(note)
+
+
+def many(state: Sleepy, notes: str, seconds: float) -> npt.NDArray[np.int64]:
+    """Return a part that is too large to travel with its answer; the last shard's takes `seconds`."""
+    leave_note(Path(notes))
+    time.sleep(seconds if state.spec == LAST else 0.0)
+    return np.arange(200_000) * state.spec
+
+
+LAST = 11
+
+
+def add_all(parts: list[npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:
+    """Merge parts."""
+    return np.sum(parts, axis=0)

@@ -87,5 +87,5 @@ def fetched(uri: str) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="alray-") as temporary:
         for file in storage.list_files(uri):
-            (Path(temporary) / file.rsplit("/", 1)[-1]).write_bytes(storage.read_bytes(file))
+            storage.write_bytes(storage.join(temporary, file.rsplit("/", 1)[-1]), storage.read_bytes(file))
         yield Path(temporary)

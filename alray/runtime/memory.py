@@ -11,7 +11,9 @@ from contextvars import ContextVar
 
 import torch
 
-LEAST_ROWS = 16
+TILE = 16
+"""Chunks keep to a multiple of this, as the kernels do (`ops.affine`)."""
+
 MOST_PARTS = 4
 """Chunks are halved twice; what does not fit then has another cause than the size of a chunk."""
 
@@ -19,8 +21,9 @@ _PARTS: ContextVar[int] = ContextVar("parts", default=1)
 
 
 def chunk(rows: int) -> int:
-    """Return how many rows to take together where `rows` are usual: fewer after they did not fit."""
-    return max(min(rows, LEAST_ROWS), rows // _PARTS.get())
+    """Return how many rows to take together where `rows` are usual: fewer after these did not fit."""
+    parts = _PARTS.get()
+    return rows if parts == 1 else -(-rows // (parts * TILE)) * TILE
 
 
 @contextmanager

@@ -129,7 +129,7 @@ class Resident:
 
     def chunks(self) -> Iterator[tuple[slice, Tensor]]:
         """Yield (rows, fp32 features) of each fixed chunk: the unit of every computation, so replays agree in bits."""
-        step = memory.chunk(CHUNK)
+        step = memory.chunk(min(CHUNK, max(1, len(self.ids))))
         for start in range(0, len(self.ids), step):
             rows = slice(start, min(start + step, len(self.ids)))
             yield rows, torch.from_numpy(self.features_ND[rows].astype(np.float32)).to(self.device)

@@ -26,7 +26,7 @@ def sent_by_value(ray_runtime):
 
 
 def count(config, worker):
-    """Count epochs; write a line per start; once, die by SIGKILL on rank 1 in epoch `kill_at`, or hang in `wait_at`."""
+    """Count epochs; write a line per start; once, die on rank 0 as soon as `kill_after` is reported, or hang."""
     import torch.distributed as dist
 
     with worker.resume() as folder:
@@ -37,10 +37,10 @@ def count(config, worker):
         if n == config.get("wait_at") and not os.path.exists(config["log"] + ".waits"):
             open(config["log"] + ".waits", "w").close()
             time.sleep(600)  # to be killed with its driver
-        if n == config.get("kill_at") and worker.rank == 1 and not os.path.exists(config["log"] + ".killed"):
+        worker.report({"n": n, "from": done}, lambda path, n=n: (path / "n.txt").write_text(str(n)) and None)
+        if n == config.get("kill_after") and worker.rank == 0 and not os.path.exists(config["log"] + ".killed"):
             open(config["log"] + ".killed", "w").close()
             os.kill(os.getpid(), signal.SIGKILL)
-        worker.report({"n": n, "from": done}, lambda path, n=n: (path / "n.txt").write_text(str(n)) and None)
 
 
 def fail(config, worker):
@@ -54,8 +54,8 @@ def starts(log, rank):
         return [json.loads(line) for line in lines]
 
 
-def test_a_worker_killed_in_epoch_3_of_6_resumes_at_the_last_commit(ray_runtime, tmp_path):
-    config = {"log": str(tmp_path / "log"), "epochs": 6, "kill_at": 3}
+def test_a_worker_killed_right_after_a_report_loses_nothing_that_was_reported(ray_runtime, tmp_path):
+    config = {"log": str(tmp_path / "log"), "epochs": 6, "kill_after": 2}
     result = ray_runtime.train(count, config, workers=2, name="round-0001", folder=str(tmp_path / "out"))
     assert os.path.exists(config["log"] + ".killed")
     for rank in (0, 1):
