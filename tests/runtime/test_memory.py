@@ -60,6 +60,6 @@ def test_here_too_half_a_chunk_gives_the_same_picks(
 
 
 def test_here_too_what_never_fits_is_named(pool: tuple[FeatureSet, dict[str, str]], tmp_path: Path) -> None:
-    said = r"^scan: shard 1 ran out of memory 3 times, at last in chunks of a quarter of their rows: 256 rows, .*200 fit"
+    said = r"^scan: shard 1 ran out of memory 3 times, at last in chunks of a quarter of their rows: 256 .* 200 fit"
     with pytest.raises(RuntimeFailure, match=said):
         picks(pool, tmp_path, fits=200)
