@@ -21,6 +21,7 @@ from alray.campaign.stages import Stages
 from alray.campaign.states import State
 from alray.campaign.status import Status, status
 from alray.log import within
+from alray.runtime import prepare
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,7 @@ def run(settings: Settings, *, after_round: AfterRound | None = None) -> Status:
         rounds.verify(ledger)
         costs.settle(ledger, lease.fence, lease.holder.beats)
         with states.opening(ledger, opened):
+            prepare(settings.runtime)  # here, since a token that was forgotten is no fault of the settings
             material = Material.open(settings, ledger)
         drive = partial(_drive, settings, ledger, material, opened, lease.fence, after_round)
         state = states.recorded(ledger, opened, drive)

@@ -58,6 +58,8 @@ class Workers:
 
     def __init__(self, width: int) -> None:
         self.width = width
+        self.fresh: set[int] = set()
+        """Slots whose process has not answered yet: it may still be starting."""
 
     def replace(self, slot: int, calls: Sequence[Any]) -> None:
         """Put another worker in a slot. The calls of the old one are of no use any more."""
@@ -152,6 +154,7 @@ class Drive:
                 self._lost(flight, error, alone=True)
             else:
                 self._out.learn(flight)
+                self._workers.fresh.discard(flight.slot)
                 self._answered.add(flight.number)
                 return flight.number, ref, value
 
@@ -176,7 +179,7 @@ class Drive:
         idle = [s for s, q in enumerate(self._queues) if not q and not self._out.busy(s) and s not in self._leaving]
         if not idle:
             return
-        late = [slot for slot in range(self._width) if self._out.late(slot)]
+        late = [slot for slot in range(self._width) if self._out.late(slot, fresh=slot in self._workers.fresh)]
         for slot in idle:
             if (number := self._owed(late)) is None:
                 return

@@ -19,6 +19,9 @@ SLOW = 2.0
 SLOW_S = 10.0
 """A call that has not taken this many seconds is never called slow: a second worker would have to load its shard."""
 
+START_S = 60.0
+"""A worker may take so much longer before its first answer: its process starts, perhaps its machine too."""
+
 ENOUGH = 3
 """Calls that must have ended before their median says anything."""
 
@@ -88,13 +91,13 @@ class Flights:
         """Forget a slot's calls, whose worker is gone, and return their numbers."""
         return [self._forget(ref).number for ref in list(self._of[slot])]
 
-    def late(self, slot: int) -> bool:
+    def late(self, slot: int, *, fresh: bool = False) -> bool:
         """Say whether the running call of a slot takes far longer than those that have ended took, for its rows."""
         running = next(iter(self._of[slot].values()), None)
         if running is None or len(self._paces) < ENOUGH:
             return False
         usual = statistics.median(self._paces) * max(1, self._rows(running.number))
-        return self._clock() - running.since > max(SLOW_S, SLOW * usual)
+        return self._clock() - running.since > max(SLOW_S, SLOW * usual) + START_S * fresh
 
     def _forget(self, ref: Any) -> Flight:
         flight = self._of[self._slot.pop(ref)].pop(ref)

@@ -83,11 +83,13 @@ class Hosts(Workers):
         super().__init__(count)
         self._load, self._options = Told(load), options
         self.actors = [self._actor() for _ in range(count)]
+        self.fresh = set(range(count))
 
     def replace(self, slot: int, calls: Sequence[Any]) -> None:
         """Put a fresh actor in a lost one's place; it loads its shards when they are next asked for."""
         ray.kill(self.actors[slot])  # it may be alive behind a cut link: then it must not hold the memory
         self.actors[slot] = self._actor()
+        self.fresh.add(slot)
 
     def leaving(self) -> Sequence[int]:
         return on_leaving_nodes(self.actors)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,9 @@ import yaml
 from campaigns import settings
 
 from alray import config
-from alray.campaign import opening
+from alray.campaign import opening, run
 from alray.campaign.ledger import Ledger
+from alray.campaign.status import status
 from alray.errors import ConfigError, LedgerError, RunError
 
 
@@ -110,3 +112,16 @@ def test_settings_that_do_not_fit_together(data: Path, tmp_path: Path, overrides
     with pytest.raises(ConfigError) as error:
         settings(data, tmp_path / "run", *overrides)
     assert said in str(error.value)
+
+
+def test_a_token_that_was_forgotten_is_no_fault_of_the_run(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "run"
+    monkeypatch.setattr("os.environ", {k: v for k, v in os.environ.items() if not k.startswith("RAY_AUTH")})
+    there = ["runtime.name=ray", "runtime.address=10.0.0.1:6379"]
+    for _ in range(2):
+        with pytest.raises(ConfigError, match=r"^`runtime.address` is '10.0.0.1:6379', beyond loopback, and RAY_AUTH_"):
+            run(settings(data, home, *there))
+    assert status(str(home)).state == "failed"
+    assert run(settings(data, home)).state == "done"

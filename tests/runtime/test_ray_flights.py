@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from alray.runtime.ray_flights import SLOW, SLOW_S, Flights
+from alray.runtime.ray_flights import SLOW, SLOW_S, START_S, Flights
 
 
 class Clock:
@@ -72,6 +72,15 @@ def test_a_calls_time_begins_when_the_one_before_it_has_ended(clock: Clock) -> N
     assert not out.late(1)
     clock.now += 2.0
     assert out.late(1)
+
+
+def test_a_worker_that_starts_is_given_time(clock: Clock) -> None:
+    out = flown(clock, lambda number: 10, 0.01)
+    out.start("first of a new worker", 7, 1)
+    clock.now += SLOW_S + 0.1
+    assert out.late(1) and not out.late(1, fresh=True)
+    clock.now += START_S
+    assert out.late(1, fresh=True)
 
 
 def test_a_call_that_failed_says_nothing_of_how_long_calls_take(clock: Clock) -> None:
