@@ -7,6 +7,7 @@ no includes, no interpolation and no variables, so that a stored `config.yaml` s
 
 from __future__ import annotations
 
+import math
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
@@ -202,8 +203,24 @@ def family(
 # Reading
 
 
+MAX_TEXT = 4 << 20
+"""Characters of a settings file."""
+
+MAX_VALUES = 100_000
+"""Values of a settings file, those that an alias repeats counted each time."""
+
+
 class _Loader(yaml.SafeLoader):
-    """YAML's safe loader, but a key given twice is a mistake instead of the last one winning."""
+    """YAML's safe loader, but a key given twice is a mistake instead of the last one winning.
+
+    So is a file whose aliases repeat each other: nine lines of nine aliases are a billion values to whoever walks them.
+    """
+
+    def get_single_node(self) -> yaml.Node | None:
+        node = super().get_single_node()
+        if node is not None and _count(node, {}) > MAX_VALUES:
+            raise yaml.MarkedYAMLError(problem=f"it has more than {MAX_VALUES:,} values, aliases counted")
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: dict[Any, yaml.Mark] = {}
@@ -217,9 +234,33 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+def _count(node: yaml.Node, counts: dict[int, float]) -> float:
+    """Return how many values there are in a node; infinitely many in one that holds itself."""
+    if isinstance(node, yaml.ScalarNode):
+        return 1
+    if id(node) not in counts:
+        counts[id(node)] = math.inf  # until all that is in it is counted
+        pairs = isinstance(node, yaml.MappingNode)
+        inner = [one for pair in node.value for one in pair] if pairs else node.value
+        counts[id(node)] = 1 + sum(_count(one, counts) for one in inner)
+    return counts[id(node)]
+
+
+def _load(text: str) -> Any:
+    """Return what a text means as YAML; raise YAMLError for whatever is wrong with it."""
+    if len(text) > MAX_TEXT:
+        raise yaml.YAMLError(f"it has {len(text):,} characters, more than {MAX_TEXT:,}")
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except RecursionError:
+        raise yaml.YAMLError("it is nested too deeply") from None
+    except (ValueError, OverflowError) as error:  # a number or a date that Python cannot hold
+        raise yaml.YAMLError(str(error)) from None
+
+
 def _read_yaml(text: str, *, source: str) -> dict[str, Any]:
     try:
-        raw = yaml.load(text, Loader=_Loader)
+        raw = _load(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"{source} is not YAML that alray reads: {_yaml_problem(error)}") from None
     if not isinstance(raw, dict):
@@ -245,7 +286,7 @@ def _apply(
             wrong.append(f"{word}: is not a setting (expected `dotted.path=value`, as in `seed=1`)")
             continue
         try:
-            value = yaml.load(text, Loader=_Loader)
+            value = _load(text)
         except yaml.YAMLError as error:
             wrong.append(f"{path}: {mistakes.shown(text)} is not YAML: {_yaml_problem(error)}")
             continue

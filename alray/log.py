@@ -31,6 +31,9 @@ PROGRESS_AFTER_S = 2.0
 SECRET = re.compile(r"(TOKEN|SECRET|PASSWORD|ACCESS_KEY|API_KEY)$")
 """Names of environment variables whose values never stand in a log."""
 
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
+"""Control characters but tab and line feed, marks that have no width or turn text round, and half characters."""
+
 SECRET_LENGTH = 8
 """A shorter value is no secret, and may be a part of any word."""
 
@@ -72,10 +75,14 @@ def note(**facts: Any) -> None:
 
 
 class Lines(logging.Formatter):
-    """Lines for people."""
+    """Lines for people: a message is one line, whatever names stand in it."""
 
     def format(self, record: logging.LogRecord) -> str:
         return without_secrets(super().format(record))
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        record.message = printable(record.message.replace("\n", "\\n"))
+        return super().formatMessage(record)
 
 
 class JsonLines(logging.Formatter):
@@ -97,6 +104,16 @@ class JsonLines(logging.Formatter):
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps({key: _clean(value) for key, value in line.items()}, default=lambda value: _clean(str(value)))
+
+
+def printable(text: str) -> str:
+    """Return the text with what a terminal acts on, or hides, written out: escapes, returns, turns of direction.
+
+    Names come from other people's files. Line breaks stay, and what follows one is indented, so that it cannot pass for
+    a line of its own.
+    """
+    shown = _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return re.sub(r"\n(?=\S)", "\n  ", shown)
 
 
 def without_secrets(text: str) -> str:

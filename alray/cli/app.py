@@ -8,6 +8,7 @@ same command goes on.
 
 from __future__ import annotations
 
+import errno
 import functools
 import inspect
 import logging
@@ -22,7 +23,7 @@ import typer
 
 from alray import log
 from alray.cli import check, features, pretrain, report, run, select, status, strategies, sweep
-from alray.errors import AlrayError
+from alray.errors import AlrayError, StorageError
 from alray.log import Format
 
 app = typer.Typer(
@@ -119,9 +120,21 @@ def _ending(error: BaseException, received: int | None) -> int:
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else int(error.code is not None)
     if isinstance(error, AlrayError):
-        return _say(str(error), error.exit_code)
+        return _say(str(_first(error)), error.exit_code)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return _say(f"{error}: the disk is full. Make room; the same command goes on.", 1)
     text = "This is a fault of alray, not of your settings. The same command goes on from the last finished stage."
     return _say(text, 1, error)
+
+
+def _first(error: AlrayError) -> BaseException:
+    """Return the storage error that a command ends with: what it tries to put in order on its way out fails too."""
+    found: BaseException = error
+    before = error.__context__ if isinstance(error, StorageError) else None
+    while before is not None:
+        found = before if isinstance(before, StorageError) else found
+        before = before.__context__
+    return found
 
 
 def _say(text: str, code: int, fault: BaseException | None = None) -> int:
@@ -130,5 +143,6 @@ def _say(text: str, code: int, fault: BaseException | None = None) -> int:
         logging.getLogger("alray").error(text, exc_info=fault, extra={"facts": {"exit_code": code}})
         return code
     trace = "" if fault is None else "".join(traceback.format_exception(fault))
-    print(log.without_secrets(f"{trace}alray: {text}"), file=sys.stderr, flush=True)
+    said = f"{log.printable(trace)}alray: {log.printable(text)}"
+    print(log.without_secrets(said), file=sys.stderr, flush=True)
     return code

@@ -23,6 +23,7 @@ from alray.cli.settings import load
 from alray.errors import AlrayError, LabelsError
 from alray.features.build import describe
 from alray.labelling import Labels, read_labels
+from alray.log import printable
 from alray.pool import Pool
 from alray.runtime import in_job, open_runtime
 from alray.table import Ids
@@ -59,7 +60,7 @@ def check(
 
 
 def _print(found: Finding) -> bool:
-    first, *more = found.text.splitlines() or [""]
+    first, *more = printable(found.text).splitlines() or [""]
     print(f"{found.state:<6} {found.name:<12} {first}", *(" " * 20 + line for line in more), sep="\n", flush=True)
     return found.state == "wrong"
 

@@ -79,12 +79,12 @@ def _written(found: Report, out: str) -> str:
 
 def _print(found: Report, out: str | None) -> None:
     for sheet in sheets(found):
-        print(sheet.title)
+        show.line(sheet.title)
         show.table(sheet.columns, sheet.rows)
         for note in sheet.notes:
-            print(note)
+            show.line(note)
         print()
     for note in found.notes:
-        print(note)
+        show.line(note)
     if out is not None:
-        print(f"Written to {out}.")
+        show.line(f"Written to {out}.")

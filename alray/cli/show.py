@@ -8,15 +8,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
+
+from alray.log import printable
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print rows under their headings; numbers stand right, the first column left."""
     drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for number, name in enumerate(columns):
-        drawn.add_column(name, justify="left" if number == 0 else "right", no_wrap=number == 0)
+        drawn.add_column(Text(printable(name)), justify="left" if number == 0 else "right", no_wrap=number == 0)
     for row in rows:
-        drawn.add_row(*row)
+        drawn.add_row(*(Text(printable(cell)) for cell in row))  # not as rich's markup: `[/]` in a name is a name
     _console().print(drawn)
 
 
@@ -24,7 +27,12 @@ def pairs(facts: Mapping[str, object]) -> None:
     """Print named facts, one a line, their values under each other."""
     width = max(map(len, facts), default=0)
     for name, value in facts.items():
-        print(f"{name:<{width}}  {value}")
+        line(f"{name:<{width}}  {value}")
+
+
+def line(text: str) -> None:
+    """Print a sentence, whatever names stand in it."""
+    print(printable(text))
 
 
 def _console() -> Console:

@@ -46,10 +46,10 @@ def print_rounds(status: Status) -> None:
     show.table(COLUMNS, rows)
     for decision in status.switches:
         for line in _decided(decision):
-            print(f"round {decision['round']}: {line}")
+            show.line(f"round {decision['round']}: {line}")
     for sentence in (status.forecast or {}).get("sentences", []):
-        print(sentence)
-    print(f"{status.state}: {status.message or status.driver or _meaning(status.state)}")
+        show.line(sentence)
+    show.line(f"{status.state}: {status.message or status.driver or _meaning(status.state)}")
 
 
 def _decided(decision: Mapping[str, Any]) -> list[str]:

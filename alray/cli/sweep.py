@@ -60,16 +60,16 @@ def _print(found: Finished) -> None:
     show.table(table.columns(outcome), table.rows(outcome))
     show.table(*table.summary(outcome))
     for note in table.notes(outcome, found.best):
-        print(note)
-    print(f"Written: {', '.join(found.files)}.")
+        show.line(note)
+    show.line(f"Written: {', '.join(found.files)}.")
     _refuse_failed(outcome)
 
 
 def _print_backtest(found: backtest.Backtest) -> None:
     show.table(found.columns(), found.rows())
     for sentence in [*found.cheapest(), found.caveat]:
-        print(sentence)
-    print(f"Written: {', '.join([*found.write(), *found.finished.files])}.")
+        show.line(sentence)
+    show.line(f"Written: {', '.join([*found.write(), *found.finished.files])}.")
     _refuse_failed(found.finished.outcome)
 
 

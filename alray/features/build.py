@@ -200,8 +200,9 @@ def _feature_set(jobs: Sequence[Job], records: dict[str, Record], maker: Maker) 
     quarantine = Quarantine()
     shards = []
     for job in jobs:
-        s = job.shard
-        shards.append(FeatureShard(s.number, job.uri, s.start, s.stop, "store", maker.version, job.key, maker.dim, s))
-        for row, name, reason in records[job.key].bad:
+        s, record = job.shard, records[job.key]
+        of = (maker.version, job.key, maker.dim)
+        shards.append(FeatureShard(s.number, job.uri, s.start, s.stop, "store", *of, s, record.sha256))
+        for row, name, reason in record.bad:
             quarantine.add(name, s.number, row, reason)
     return FeatureSet(tuple(shards), maker.dim, maker.version, sum(s.rows for s in shards), quarantine)

@@ -123,10 +123,22 @@ def known(folder: str) -> dict[str, Record]:
     records: dict[str, Record] = {}
     for name in sorted(names(folder)):
         if name.startswith("manifest-"):
-            for entry in storage.read_json(storage.join(folder, name), schema=store.SCHEMA)["shards"]:
-                bad = tuple((int(row), str(row_id), str(reason)) for row, row_id, reason in entry["bad"])
-                records[entry["key"]] = Record(entry["key"], entry["rows"], entry["dim"], entry["sha256"], bad)
+            uri = storage.join(folder, name)
+            try:
+                records |= {entry["key"]: _read(entry) for entry in _entries(uri)}
+            except (StoragePathError, KeyError, TypeError, ValueError) as error:
+                if isinstance(error, StoragePathError) and error.__cause__ is None:  # of a newer alray
+                    raise
+                raise StorageError(
+                    f"`{uri}` cannot be read as a manifest of features: {error}. Delete that file and run the same "
+                    "command again; it is written anew from the files of features."
+                ) from error
     return records
+
+
+def _read(entry: Mapping[str, Any]) -> Record:
+    bad = tuple((int(row), str(row_id), str(reason)) for row, row_id, reason in entry["bad"])
+    return Record(entry["key"], entry["rows"], entry["dim"], entry["sha256"], bad)
 
 
 def _entries(uri: str) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ the folder, a changed or added shard is simply a name that is not there yet, and
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -65,6 +66,7 @@ class FeatureShard:
     key: str
     dim: int
     shard: Shard
+    sha256: str | None = None  # of a file in the store, as its manifest says
 
     @property
     def rows(self) -> int:
@@ -90,7 +92,7 @@ class FeatureShard:
         return ShardRows(self.shard.ids(), features_ND, _fine(len(features_ND), reasons), reasons)
 
     def _read_store(self) -> ShardRows:
-        batch = read_batch(self.uri)
+        batch = read_batch(self.uri, sha256=self.sha256)
         check_identity(batch, self.uri, version=self.version, key=self.key)
         reasons = batch_reasons(batch)
         ids = batch.column("id").to_numpy(zero_copy_only=False)
@@ -169,12 +171,18 @@ def batch_bytes(batch: pa.RecordBatch) -> bytes:
     return bytes(sink.getvalue())
 
 
-def read_batch(uri: str) -> pa.RecordBatch:
-    """Return the only batch of a file that `write_batch` wrote: mapped when local, in memory when not."""
+def read_batch(uri: str, *, sha256: str | None = None) -> pa.RecordBatch:
+    """Return the only batch of a file that `write_batch` wrote: mapped when local, in memory when not.
+
+    Raises StorageError when it cannot be read, or its content has not the digest that is given: a wrong bit in the
+    features themselves shows nowhere else.
+    """
     path = storage.local_path(uri)
     try:
-        source = pa.BufferReader(storage.read_bytes(uri)) if path is None else pa.memory_map(str(path))
-        reader = pa.ipc.open_file(source)
+        whole = pa.py_buffer(storage.read_bytes(uri)) if path is None else pa.memory_map(str(path)).read_buffer()
+        if sha256 is not None and (found := hashlib.sha256(whole).hexdigest()) != sha256:
+            raise ValueError(f"its sha256 is {found[:12]}… and was {sha256[:12]}… when it was written")
+        reader = pa.ipc.open_file(pa.BufferReader(whole))
         if reader.num_record_batches != 1:
             raise pa.ArrowInvalid(f"{reader.num_record_batches} record batches in place of one")
         batch = reader.get_batch(0)

@@ -19,6 +19,7 @@ import pyarrow.parquet
 
 from alray import storage
 from alray.errors import LabelsError, nearest
+from alray.labelling.cells import unguarded
 
 LABELLED, SKIPPED, CANCELLED = "labelled", "skipped", "cancelled"
 STATUSES = (LABELLED, SKIPPED, CANCELLED)
@@ -154,9 +155,13 @@ def _read_csv(uri: str) -> pa.Table:
         column_types={name: pa.string() for name in names}, strings_can_be_null=True, null_values=[""]
     )
     try:
-        return pa.csv.read_csv(io.BytesIO(data), convert_options=convert)
+        found = pa.csv.read_csv(io.BytesIO(data), convert_options=convert)
     except (pa.ArrowInvalid, pa.ArrowKeyError) as e:
         raise LabelsError(f"{uri} cannot be read as CSV: {e}. Expected a header `id,label` and one row a label.") from e
+    if "id" not in found.column_names:
+        return found
+    ids = pa.array([None if i is None else unguarded(i) for i in found["id"].to_pylist()], pa.string())
+    return found.set_column(found.column_names.index("id"), "id", ids)
 
 
 def _read_parquet(uri: str) -> pa.Table:

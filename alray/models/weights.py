@@ -51,6 +51,24 @@ def read(uri: str) -> dict[str, Tensor]:
     return _unwrapped(found, uri)
 
 
+def write(uri: str, state: Mapping[str, Any]) -> None:
+    """Write tensors and plain values as `torch.load(weights_only=True)` reads them; the file is whole or not there."""
+    out = io.BytesIO()
+    torch.save(state, out)
+    storage.write_bytes(uri, out.getvalue())
+
+
+def read_state(uri: str) -> Any:
+    """Return what `write` wrote; ModelError for anything else, such as a pickle, of which nothing is run."""
+    try:
+        return torch.load(io.BytesIO(storage.read_bytes(uri)), map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise ModelError(
+            f"`{uri}` is not the checkpoint that alray wrote there: {_first_line(error)} Delete its folder; the same "
+            "command trains from the one before, or from the start."
+        ) from error
+
+
 def fill(body: nn.Module, tensors: Mapping[str, Tensor], *, dropped: str | None, uri: str) -> None:
     """Copy `tensors` into `body`, whose classification layer was called `dropped`; refuse any that do not fit."""
     own = body.state_dict()

@@ -5,10 +5,12 @@ A picture that cannot be read is one row's fault and never stops a round.
 
 from __future__ import annotations
 
+import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from alray import storage
@@ -26,14 +28,18 @@ class BadRow:
     reason: str
 
 
-def resolve(cell: str | None, folder: str) -> str | BadRow:
-    """Return the location that a `uri` cell names; relative ones stand under `folder` and may not leave it."""
+def resolve(cell: str | None, folder: str, roots: Sequence[str] = ()) -> str | BadRow:
+    """Return the location that a `uri` cell names; a relative one stands under `folder`.
+
+    No local one, links followed, may leave `folder` and `roots`: whoever wrote the file could have anything shown to
+    the people who label.
+    """
     if not cell:
         return BadRow("`uri` is null" if cell is None else "`uri` is empty")
     if "\0" in cell:
         return BadRow(f"`uri` {cell!r} holds a null character")
     if "://" in cell or cell.startswith("/"):
-        return cell
+        return _within(cell, cell, (folder, *roots))
     parts: list[str] = []
     for part in cell.split("/"):
         if part == "..":
@@ -42,7 +48,24 @@ def resolve(cell: str | None, folder: str) -> str | BadRow:
             parts.pop()
         elif part not in ("", "."):
             parts.append(part)
-    return storage.join(folder, *parts) if parts else BadRow(f"`uri` {cell!r} names no file")
+    if not parts:
+        return BadRow(f"`uri` {cell!r} names no file")
+    return _within(storage.join(folder, *parts), cell, (folder, *roots))
+
+
+def _within(where: str, cell: str, roots: Sequence[str]) -> str | BadRow:
+    try:
+        path = storage.local_path(where)
+    except StoragePathError:
+        return where  # `read` gives the reason
+    if path is None or any(Path(os.path.realpath(path)).is_relative_to(root) for root in _real(tuple(roots))):
+        return where
+    return BadRow(f"`uri` {cell!r} leaves the folder of its Parquet file and `pool.roots`")
+
+
+@lru_cache(maxsize=16)
+def _real(roots: tuple[str, ...]) -> list[str]:
+    return [os.path.realpath(path) for path in map(storage.local_path, roots) if path is not None]
 
 
 def fetch(uris: Iterable[str | BadRow]) -> Iterator[bytes | BadRow]:

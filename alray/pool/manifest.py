@@ -14,7 +14,7 @@ SCHEMA = 1
 
 def write(shards: Sequence[Shard], kind: str, dim: int | None, rows_per_shard: int) -> dict[str, Any]:
     """Return the manifest as a dict of JSON values."""
-    listed = [asdict(shard) for shard in shards]
+    listed = [{k: v for k, v in asdict(shard).items() if k != "roots"} for shard in shards]  # a setting, not content
     return {"schema": SCHEMA, "kind": kind, "dim": dim, "rows_per_shard": rows_per_shard, "shards": listed}
 
 

@@ -32,11 +32,15 @@ FOOTERS_AT_ONCE = 16
 
 
 class PoolConfig(Config):
-    """Where the pool is and how it is cut; `max_quarantine` is the share of unreadable rows that stops a run."""
+    """Where the pool is and how it is cut; `max_quarantine` is the share of unreadable rows that stops a run.
+
+    `roots` are local folders, beside that of its Parquet file, that a `uri` column may point into.
+    """
 
     path: str | list[str]
     rows_per_shard: int = Field(ROWS_PER_SHARD, ge=1)
     max_quarantine: float = Field(0.01, ge=0.0, le=1.0)
+    roots: list[str] = Field(default_factory=list)
 
 
 class Pool:
@@ -65,8 +69,9 @@ class Pool:
         With `known`, the manifest of an earlier opening, its shards keep their numbers and new files come after
         them; PoolError when a file that it knows has changed or is gone.
         """
+        roots: tuple[str, ...] = ()
         if isinstance(path, PoolConfig):
-            rows_per_shard, path = path.rows_per_shard, path.path
+            rows_per_shard, roots, path = path.rows_per_shard, tuple(map(_absolute, path.roots)), path.path
         if rows_per_shard < 1:
             raise PoolError(f"`pool.rows_per_shard` is {rows_per_shard}; it must be 1 or more.")
         found = sources.find(path)
@@ -76,7 +81,7 @@ class Pool:
         if not shards:
             raise PoolError(f"The pool has no rows: {_some(s.uri for s in found)} hold none. Give files with rows.")
         _check_alike(shards)
-        numbered = [replace(shard, number=number) for number, shard in enumerate(shards)]
+        numbered = [replace(shard, number=number, roots=roots) for number, shard in enumerate(shards)]
         return Pool(numbered, rows_per_shard)
 
     def manifest(self) -> dict[str, Any]:
@@ -174,6 +179,11 @@ def _check_alike(shards: Sequence[Shard]) -> None:
                 f"{first.uri} has {first.dim} features a row and {shard.uri} has {shard.dim}. All files of a pool "
                 f"have the same number; make them with the same backbone."
             )
+
+
+def _absolute(folder: str) -> str:
+    local = storage.local_path(folder)  # workers may stand in another folder
+    return folder if local is None else str(local)
 
 
 def _some(uris: Iterable[str]) -> str:

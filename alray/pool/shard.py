@@ -32,7 +32,8 @@ VECTOR_BYTES_AT_ONCE = 16 << 20
 class Shard:
     """Rows [start, stop) of a Parquet file, or of a folder's sorted pictures.
 
-    `stamp` is the file's stamp, or the digest of the slice of names; `pattern` narrows a folder's names.
+    `stamp` is the file's stamp, or the digest of the slice of names; `pattern` narrows a folder's names; `roots` are
+    the folders, beside the file's own, that its `uri` column may point into.
     """
 
     number: int
@@ -43,6 +44,7 @@ class Shard:
     stamp: str
     dim: int | None = None
     pattern: str = folder.ALL
+    roots: tuple[str, ...] = ()
 
     @property
     def rows(self) -> int:
@@ -110,7 +112,7 @@ class Shard:
             yield from cells
             return
         base = self.uri.rsplit("/", 1)[0]
-        located = (c if isinstance(c, BadRow) else fetch.resolve(c.decode(), base) for _, c in cells)
+        located = (c if isinstance(c, BadRow) else fetch.resolve(c.decode(), base, self.roots) for _, c in cells)
         yield from zip(wanted.tolist(), fetch.fetch(located), strict=True)
 
     def column(self, name: str) -> pa.Array:

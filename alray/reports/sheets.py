@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from alray.labelling.cells import guarded
 from alray.reports.break_even import BreakEvenMap
 from alray.reports.curves import Hours
 from alray.reports.repeats import Estimate
@@ -287,8 +288,9 @@ def _reasons(found: Iterable[tuple[str, Estimate]]) -> list[str]:
 
 
 def _safe(value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
+    return guarded(value).replace("\r", " ") if isinstance(value, str) else value
 
 
 def _escaped(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+    """Return text that stays in its cell, and shows as it is where Markdown may hold HTML."""
+    return text.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")

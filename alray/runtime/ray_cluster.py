@@ -11,9 +11,10 @@ import logging
 import os
 import secrets
 import signal
+import stat
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,14 @@ log = logging.getLogger(__name__)
 
 JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Ray sets this variable for what `ray job submit` starts, and for nothing else."""
+
+UNPICKLES = (
+    "RAY_DATA_AUTOLOAD_PICKLE_OBJECT_SCALAR",
+    "RAY_DATA_AUTOLOAD_PYEXTENSIONTYPE",
+    "RAY_DATA_AUTOLOAD_CLOUDPICKLE_TENSOR_METADATA",
+    "RAY_DATA_ARROW_EXTENSION_SERIALIZATION_CLOUDPICKLE",
+)
+"""Variables that let Ray Data unpickle parts of the files that it reads, or write such files."""
 
 
 def in_job() -> bool:
@@ -59,7 +68,9 @@ def state_folder() -> Path:
 def token_file() -> Path:
     """Return the file of the token that local clusters share, written 0600 on first use."""
     path = state_folder() / "ray-token"
-    if not path.exists():
+    if os.path.lexists(path):
+        _refuse_shared(path)
+    else:
         temporary = path.with_name(f".{path.name}-{os.getpid()}")
         handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(handle, "w") as out:
@@ -73,6 +84,24 @@ def token_file() -> Path:
     return path
 
 
+def _refuse_shared(path: Path) -> None:
+    """Raise ConfigError where the token is not this user's alone: who knows it runs code in every cluster it opens."""
+    found = path.lstat()
+    if stat.S_ISLNK(found.st_mode):
+        wrong = f"is a link to {os.readlink(path)!r}"
+    elif not stat.S_ISREG(found.st_mode):
+        wrong = "is no file"
+    elif found.st_uid != os.getuid():
+        wrong = f"belongs to user {found.st_uid} and not to {os.getuid()}"
+    elif found.st_mode & 0o077:
+        wrong = f"can be read by other users (mode {stat.S_IMODE(found.st_mode):04o})"
+    elif not found.st_size:
+        wrong = "is empty"
+    else:
+        return
+    raise ConfigError(f"The token of local clusters, {path}, {wrong}. Delete it; the next command writes another.")
+
+
 def is_loopback(address: str) -> bool:
     """Say whether an address (`host`, `host:port`, `ray://host:port`) is this machine's own loopback."""
     host = address.removeprefix("ray://").rsplit(":", 1)[0].strip("[]")
@@ -84,8 +113,40 @@ def is_loopback(address: str) -> bool:
         return False
 
 
+def _has_token(environment: Mapping[str, str]) -> bool:
+    """Say whether Ray would find a token where it looks for one."""
+    if environment.get("RAY_AUTH_TOKEN", "").strip():
+        return True
+    path = Path(environment.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+    try:
+        return bool(path.read_text().strip())
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def _refuse_tokenless() -> None:
+    if os.environ.get("RAY_AUTH_MODE") == "token" and not _has_token(os.environ):
+        named = os.environ.get("RAY_AUTH_TOKEN_PATH")
+        where = f"RAY_AUTH_TOKEN_PATH names {named!r}, which has none" if named else "RAY_AUTH_TOKEN_PATH is not set"
+        raise ConfigError(
+            f"RAY_AUTH_MODE is `token` and there is no token: {where}. Set RAY_AUTH_TOKEN_PATH to a file that has the "
+            "cluster's, which only you can read (mode 0600)."
+        )
+
+
+def _refuse_pickles() -> None:
+    """Raise ConfigError where Ray is told to unpickle what stands in data files: whoever wrote them could run code."""
+    for name in UNPICKLES:
+        if os.environ.get(name, "0").strip().lower() not in ("", "0", "false"):
+            raise ConfigError(f"{name} is set: Ray would run code that stands in data files. Unset it.")
+
+
 def prepare_environment(config: RuntimeConfig) -> None:
-    """Set what Ray reads from the environment; must run before `import ray`. What the user has set stays."""
+    """Set what Ray reads from the environment; must run before `import ray`. What the user has set stays.
+
+    Raises ConfigError where a cluster's doors would stand open, or there is no token to open it with.
+    """
+    _refuse_pickles()
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")  # a report, one an epoch, waits for this poll
@@ -96,10 +157,10 @@ def prepare_environment(config: RuntimeConfig) -> None:
         os.environ.setdefault("RAY_grpc_client_keepalive_time_ms", "5000")
         os.environ.setdefault("RAY_grpc_client_keepalive_timeout_ms", "5000")
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # every socket on loopback
-        if "RAY_AUTH_MODE" not in os.environ:
-            os.environ["RAY_AUTH_MODE"] = "token"
-            if "RAY_AUTH_TOKEN" not in os.environ:
-                os.environ.setdefault("RAY_AUTH_TOKEN_PATH", str(token_file()))
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+        if os.environ["RAY_AUTH_MODE"] == "token" and not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():
+            os.environ["RAY_AUTH_TOKEN_PATH"] = str(token_file())
+        _refuse_tokenless()
         return
     where = os.environ.get("RAY_ADDRESS", address) if address == "auto" else address
     if os.environ.get("RAY_AUTH_MODE") != "token" and not is_loopback(where) and not config.insecure:
@@ -108,6 +169,7 @@ def prepare_environment(config: RuntimeConfig) -> None:
             "who reaches that cluster could run code on it. Start it with token authentication and set RAY_AUTH_MODE="
             "token and RAY_AUTH_TOKEN_PATH, or set `runtime.insecure=true` if its network is closed."
         )
+    _refuse_tokenless()
 
 
 def _said(address: str, where: str) -> str:

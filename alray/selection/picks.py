@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from alray import storage
 from alray.errors import StoragePathError, UserError
+from alray.labelling.cells import guarded, unguarded
 from alray.table import Ids, as_ids
 
 Reason = Literal["initial", "strategy", "fill", "control", "relabel"]
@@ -87,10 +88,11 @@ class Picks:
 
     def _csv(self) -> bytes:
         out = io.StringIO()
-        writer = csv.writer(out, lineterminator="\n")
+        returns = any("\r" in i for i in self.ids)  # unquoted by the writer, and a row's end to a reader
+        writer = csv.writer(out, lineterminator="\n", quoting=csv.QUOTE_ALL if returns else csv.QUOTE_MINIMAL)
         writer.writerow(COLUMNS)
         for rank, (i, score, reason) in enumerate(zip(self.ids, self.scores, self.reasons, strict=True), start=1):
-            writer.writerow([i, rank, repr(float(score)), reason])
+            writer.writerow([guarded(i), rank, repr(float(score)), reason])
         return out.getvalue().encode()
 
 
@@ -104,4 +106,8 @@ def _read_csv(uri: str) -> pa.Table:
     text = {"id": pa.string(), "reason": pa.string(), "score": pa.float64()}
     options = pa.csv.ConvertOptions(column_types=text, strings_can_be_null=False)
     parse = pa.csv.ParseOptions(newlines_in_values=True)
-    return pa.csv.read_csv(io.BytesIO(storage.read_bytes(uri)), convert_options=options, parse_options=parse)
+    found = pa.csv.read_csv(io.BytesIO(storage.read_bytes(uri)), convert_options=options, parse_options=parse)
+    if "id" not in found.column_names:
+        return found
+    ids = pa.array([unguarded(i) for i in found["id"].to_pylist()], pa.string())
+    return found.set_column(found.column_names.index("id"), "id", ids)

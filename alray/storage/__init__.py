@@ -85,7 +85,8 @@ def replace_if(uri: str, data: bytes, *, expected: str | None) -> bool:
 def staged(uri: str) -> Iterator[Path]:
     """Yield a local path to write one file to; commit it to `uri` on a clean exit, and nothing on an exception."""
     with _temporary(uri) as temp:
-        yield temp
+        with clients.room_on(temp, uri):
+            yield temp
         if not temp.is_file():
             raise StorageError(f"Cannot write {uri}: nothing was written to its temporary file {temp}.")
         with clients.named("write", uri):

@@ -9,8 +9,10 @@ from __future__ import annotations
 import errno
 import functools
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,10 +22,22 @@ import pyarrow.fs as pafs
 from alray.errors import StorageError, StoragePathError
 from alray.storage import places
 
-CONNECT_S, ANSWER_S, ATTEMPTS = 5, 60, 4
+CONNECT_S, ANSWER_S = 5, 15
+"""How long to wait for a connection, and for the next byte of an answer."""
+
+ATTEMPTS, PYARROW_RETRIES = 5, 8
+"""How often a request is sent: boto3 pauses up to 1, 2, 4 and 8 s between, pyarrow 0.05 s and twice as long each time,
+up to 3.2 s. Neither in its `standard` mode, which after a few dozen failures of a process sends each request once."""
+
 UNMET = {"412", "PreconditionFailed"}
 BUSY = {"409", "ConditionalRequestConflict"}  # another conditional write was under way: try again
 _NOT_THERE = {"404", "NoSuchKey", "NoSuchBucket", "NotFound"}
+_REFUSED = re.compile(
+    r"HTTP status 40[13]\b|ACCESS_DENIED|credentials|"
+    r"\((40[13]|AccessDenied|InvalidAccessKeyId|SignatureDoesNotMatch|ExpiredToken)\)"
+)
+"""In the words of pyarrow or boto3: storage answered, and will say the same the next time."""
+
 _PLACES = {
     errno.EISDIR: "it is a folder. Give the path of a file.",
     errno.ENOTDIR: "a file stands where a folder is needed. Give another place.",
@@ -42,6 +56,8 @@ _MACHINE = {
     errno.EDQUOT: "the disk's quota is spent. Make room; the same command goes on.",
 }
 """What may pass, and is put right on the machine."""
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 _PUBLIC = (
     "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION", "AWS_PROFILE", "AWS_CONFIG_FILE",
@@ -84,7 +100,29 @@ def named(verb: str, uri: str) -> Iterator[None]:
             number = errno.EISDIR
         if number in _PLACES:
             raise StoragePathError(f"Cannot {verb} {uri}: {_PLACES[number]}") from error
-        raise StorageError(f"Cannot {verb} {uri}: {_MACHINE.get(number, error)}") from error
+        said = _MACHINE.get(number) or (_failed(error) if places.is_remote(uri) else error)
+        raise StorageError(f"Cannot {verb} {uri}: {said}") from error
+
+
+@contextmanager
+def room_on(temp: Path, uri: str) -> Iterator[None]:
+    """Name the disk that has no room for the temporary file of `uri`: for object storage that of `/tmp`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        said = _MACHINE[error.errno]
+        where = f"in the folder {temp.parent} " if places.is_remote(uri) else ""
+        raise StorageError(f"Cannot write {uri}: {where}{said}") from error
+
+
+def _failed(error: Exception) -> str:
+    """Return what is wrong with object storage, and what to do."""
+    said = str(error).strip().rstrip(".")
+    if _REFUSED.search(said):
+        return f"{said}. These credentials may not. Give others in the environment or a profile, or more rights."
+    return f"{said}. It was tried several times; the same command goes on when storage answers again."
 
 
 class Refused(Exception):
@@ -105,9 +143,9 @@ def s3(verb: str, uri: str, operation: str, **arguments: Any) -> dict[str, Any]:
             raise Refused(code) from error
         if code in _NOT_THERE:
             raise StoragePathError(f"Cannot {verb} {uri}: there is no such file or bucket ({code}).") from error
-        raise StorageError(f"Cannot {verb} {uri}: {error}") from error
+        raise StorageError(f"Cannot {verb} {uri}: {_failed(error)}") from error
     except BotoCoreError as error:
-        raise StorageError(f"Cannot {verb} {uri}: {error}") from error
+        raise StorageError(f"Cannot {verb} {uri}: {_failed(error)}") from error
 
 
 @functools.lru_cache(maxsize=8)
@@ -118,7 +156,7 @@ def _build_filesystem(scheme: str, _pid: int, endpoint: str | None, region: str 
         return pafs.GcsFileSystem()
     found = urlsplit(endpoint or "")
     where = {"endpoint_override": found.netloc, "scheme": found.scheme} if endpoint else {}
-    retry = pafs.AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS)
+    retry = pafs.AwsDefaultS3RetryStrategy(max_attempts=PYARROW_RETRIES)
     return pafs.S3FileSystem(
         region=region, connect_timeout=CONNECT_S, request_timeout=ANSWER_S, retry_strategy=retry, **where
     )
@@ -132,7 +170,7 @@ def _build_client(_pid: int, endpoint: str | None, region: str | None) -> Any:
     config = Config(
         connect_timeout=CONNECT_S,
         read_timeout=ANSWER_S,
-        retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
+        retries={"mode": "legacy", "total_max_attempts": ATTEMPTS},
         s3={"addressing_style": "path"} if endpoint else {},
         request_checksum_calculation="when_required",  # other S3 servers refuse the newer trailing checksums
         response_checksum_validation="when_required",

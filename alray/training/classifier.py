@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from alray import seeds, storage
 from alray.errors import ModelError
 from alray.models import backbone as backbones
+from alray.models import weights
 from alray.models.backbone import Backbone
 from alray.models.head import Head
 
@@ -106,12 +107,12 @@ def save(
     head = Head.linear(delivered[f"{LAYER}weight"].numpy(), delivered[f"{LAYER}bias"].numpy(), classes)
     head.save(str(folder / HEAD_FILE))
     resume = {"progress": asdict(progress), "optimiser": optimiser, "current": current if best else None}
-    torch.save(resume, folder / RESUME_FILE)
+    weights.write(str(folder / RESUME_FILE), resume)
 
 
 def restore(folder: Path, model: Classifier, *, holdout: bool) -> tuple[Progress, Mapping[str, Any], State | None]:
     """Load the current weights into `model`; return the progress, the optimiser's state and the best weights."""
-    resume = torch.load(folder / RESUME_FILE, map_location="cpu", weights_only=True)
+    resume = weights.read_state(str(folder / RESUME_FILE))
     delivered = _delivered(folder)
     model.load_state_dict(resume["current"] or delivered)
     return Progress(**resume["progress"]), resume["optimiser"], delivered if holdout else None

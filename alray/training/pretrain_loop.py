@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from alray import seeds
 from alray.models import backbone as backbones
+from alray.models import weights
 from alray.models.backbone import BackboneConfig
 from alray.pool import Shard
 from alray.runtime import Worker
@@ -85,7 +86,7 @@ class Learner:
         state: Mapping[str, Any] | None = None
         with worker.resume() as folder:
             if folder is not None:
-                state = torch.load(folder / RESUME_FILE, map_location="cpu", weights_only=True)
+                state = weights.read_state(str(folder / RESUME_FILE))
                 self.model.load_state_dict(state["model"])
                 self.done, self.low = state["done"], state["low"]
         self.wrapped = worker.wrap(self.model)
@@ -143,7 +144,7 @@ class Learner:
             "model": self.model.state_dict(), "optimiser": self.optimiser.state_dict(), "done": self.done,
             "low": self.low,
         }  # fmt: skip
-        torch.save(resume, folder / RESUME_FILE)
+        weights.write(str(folder / RESUME_FILE), resume)
 
     def _step(self, epoch: int, part: Index, found: Mapping[int, Tensor], spread: Spread, *, rows: int) -> Tensor:
         """Take one step on this worker's part of a global batch of `rows`; return its sums of loss and rows."""

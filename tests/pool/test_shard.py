@@ -12,7 +12,7 @@ import pytest
 
 from alray import storage
 from alray.errors import PoolError, StorageError
-from alray.pool import BadRow, Pool, fetch, images
+from alray.pool import BadRow, Pool, PoolConfig, fetch, images
 from alray.pool import parquet as reader
 
 
@@ -76,7 +76,7 @@ def test_uris_are_found_beside_their_file_and_nowhere_above(tmp_path: Path) -> N
     ]  # fmt: skip
     columns = {"id": builders.ids(len(cells)), "uri": pa.array(cells, pa.string())}
     path = builders.parquet(tmp_path / "data" / "p.parquet", columns, row_group=3)
-    found = dict(Pool.open(path).shards[0].images())
+    found = dict(Pool.open(PoolConfig(path=path, roots=[str(tmp_path)])).shards[0].images())
     assert [found[r] for r in range(4)] == [b"A", b"A", b"O", b"O"]
     reasons = [item.reason if isinstance(item, BadRow) else "" for item in found.values()]
     assert reasons[4] == "`uri` '../outside.png' leaves the folder of its Parquet file"

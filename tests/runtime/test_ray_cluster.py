@@ -52,7 +52,7 @@ def test_a_cluster_beyond_loopback_needs_a_token(clean: Path) -> None:
     ):
         ray_cluster.prepare_environment(RuntimeConfig(address="10.0.0.7:6379"))
     ray_cluster.prepare_environment(RuntimeConfig(address="10.0.0.7:6379", insecure=True))
-    os.environ["RAY_AUTH_MODE"] = "token"
+    os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef"}
     ray_cluster.prepare_environment(RuntimeConfig(address="10.0.0.7:6379"))
 
 

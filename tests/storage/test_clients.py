@@ -29,6 +29,8 @@ def test_a_missing_bucket_is_named(s3: str) -> None:
     ],
 )  # fmt: skip
 def test_a_dead_endpoint_is_named_soon(s3: str, monkeypatch: pytest.MonkeyPatch, use: Callable[[str], object]) -> None:
+    monkeypatch.setattr(clients, "ATTEMPTS", 2)
+    monkeypatch.setattr(clients, "PYARROW_RETRIES", 4)
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")  # nothing listens on the discard port
     start = time.monotonic()
     with pytest.raises(StorageError, match=r"Cannot .* s3://bucket/x"):
