@@ -246,8 +246,8 @@ def _count(node: yaml.Node, counts: dict[int, float]) -> float:
     return counts[id(node)]
 
 
-def _load(text: str) -> Any:
-    """Return what a text means as YAML; raise YAMLError for whatever is wrong with it."""
+def load_yaml(text: str) -> Any:
+    """Return what a text means as YAML; raise yaml.YAMLError for whatever is wrong with it, or too much of it."""
     if len(text) > MAX_TEXT:
         raise yaml.YAMLError(f"it has {len(text):,} characters, more than {MAX_TEXT:,}")
     try:
@@ -260,7 +260,7 @@ def _load(text: str) -> Any:
 
 def _read_yaml(text: str, *, source: str) -> dict[str, Any]:
     try:
-        raw = _load(text)
+        raw = load_yaml(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"{source} is not YAML that alray reads: {_yaml_problem(error)}") from None
     if not isinstance(raw, dict):
@@ -286,7 +286,7 @@ def _apply(
             wrong.append(f"{word}: is not a setting (expected `dotted.path=value`, as in `seed=1`)")
             continue
         try:
-            value = _load(text)
+            value = load_yaml(text)
         except yaml.YAMLError as error:
             wrong.append(f"{path}: {mistakes.shown(text)} is not YAML: {_yaml_problem(error)}")
             continue

@@ -85,7 +85,15 @@ class Lease:
         if self._thread is not None:
             self._thread.join()
         if self._lost is None:
+            self._release(error)
+
+    def _release(self, error: BaseException | None) -> None:
+        try:
             self._renew(replace(self.holder, heartbeat=time.time(), released=True))
+        except StorageError as failed:
+            if error is None:
+                raise
+            log.warning("The lease of %s could not be given back: %s", _run_of(self._uri), failed)
 
     @property
     def fence(self) -> int:

@@ -100,7 +100,7 @@ def latest(ledger: Ledger) -> tuple[str, Settings] | None:
         return None
     file = max(ledger.files("configs"), default="config.yaml")
     try:
-        raw = yaml.safe_load(storage.read_text(ledger.uri(file)))
+        raw = configs.load_yaml(storage.read_text(ledger.uri(file)))
         return file, configs.parse(raw, Settings, source=ledger.uri(file))
     except (yaml.YAMLError, AttributeError, TypeError, AlrayError) as e:
         raise LedgerError(

@@ -135,13 +135,22 @@ def opened(uri: str) -> Iterator[Any]:
     """
     try:
         with storage.open_input(uri) as source:
-            yield pq.ParquetFile(source, buffer_size=BUFFER_BYTES, pre_buffer=False)
+            yield _file(source)
     except pa.ArrowInvalid as error:
         raise PoolError(_undecodable(uri, error)) from error
     except (OSError, pa.ArrowException) as error:
         if storage.is_remote(uri):
             raise StorageError(f"Reading {uri} failed: {_short(error)}. Run the same command again.") from error
         raise PoolError(_undecodable(uri, error)) from error
+
+
+def _file(source: pa.NativeFile) -> Any:
+    try:
+        return pq.ParquetFile(source, buffer_size=BUFFER_BYTES, pre_buffer=False)
+    except (OSError, pa.ArrowException):
+        raise
+    except Exception as error:  # whatever it is that a library raises over a type of its own (Ray Data has some)
+        raise pa.ArrowInvalid(f"the type of a column cannot be read: {error}") from error
 
 
 def _undecodable(uri: str, error: Exception) -> str:

@@ -198,11 +198,11 @@ def _wins(found: Wins) -> Sheet:
 
 def _section(sheet: Sheet) -> str:
     lines = [f"## {sheet.title}", "", _line(sheet.columns), _line(["---", *["---:"] * (len(sheet.columns) - 1)])]
-    return "\n".join([*lines, *map(_line, sheet.rows), "", "\n".join(f"- {_escaped(note)}" for note in sheet.notes)])
+    return "\n".join([*lines, *map(_line, sheet.rows), "", "\n".join(f"- {escaped(note)}" for note in sheet.notes)])
 
 
 def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(_escaped(cell) for cell in cells)} |"
+    return f"| {' | '.join(escaped(cell) for cell in cells)} |"
 
 
 # Rows
@@ -291,6 +291,6 @@ def _safe(value: Any) -> Any:
     return guarded(value).replace("\r", " ") if isinstance(value, str) else value
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
     """Return text that stays in its cell, and shows as it is where Markdown may hold HTML."""
     return text.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from alray import storage
+from alray.config import load_yaml
 from alray.errors import LedgerError, RunError
 from alray.sweeps.settings import Sweep
 
@@ -62,7 +63,7 @@ def stopped(home: str) -> set[str]:
 
 def _read(uri: str) -> dict[str, Any]:
     try:
-        found = yaml.safe_load(storage.read_text(uri))
+        found = load_yaml(storage.read_text(uri))
         if found["schema"] != 1:
             raise LedgerError(
                 f"{uri} has schema {found['schema']}; this alray reads schema 1. Use the alray that wrote it."

@@ -7,6 +7,8 @@ import io
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from alray.labelling.cells import guarded
+from alray.reports.sheets import escaped
 from alray.sweeps.best import Best, front
 from alray.sweeps.outcome import Configuration, Outcome
 
@@ -102,10 +104,7 @@ def notes(outcome: Outcome, chosen: Best | None) -> list[str]:
 
 def safe(value: Any) -> Any:
     """Return a cell of a CSV file: text that a spreadsheet would run as a formula begins with an apostrophe."""
-    if not isinstance(value, str):
-        return value
-    formula = value[:1] in ("=", "+", "-", "@", "\t", "\r")
-    return f"{chr(39) * formula}{value}".replace("\r", " ")  # which the writer leaves unquoted
+    return guarded(value).replace("\r", " ") if isinstance(value, str) else value  # unquoted by the writer
 
 
 def _summed(one: Configuration) -> list[str]:
@@ -140,4 +139,4 @@ def markdown_table(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
 
 
 def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cell.replace('|', chr(92) + '|').replace(chr(10), ' ') for cell in cells)} |"
+    return f"| {' | '.join(map(escaped, cells))} |"

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from alray import storage
 from alray.campaign import lease as lease_module
 from alray.campaign.lease import Holder, Lease, alive, read_lease
-from alray.errors import LedgerError, RunError
+from alray.errors import LedgerError, RunError, StorageError
 
 
 @pytest.fixture
@@ -161,3 +162,18 @@ def test_a_newer_lease_is_refused(uri: str) -> None:
     Path(uri).write_text(json.dumps(newer))
     with pytest.raises(LedgerError, match="has schema 2; this alray reads schema 1"):
         read_lease(uri)
+
+
+def test_storage_that_fails_on_the_way_out_does_not_hide_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object, **__: object) -> bool:
+        raise StorageError("the disk is gone")
+
+    with pytest.raises(RunError, match=r"^first$"), Lease(str(tmp_path / "lease.json")):
+        monkeypatch.setattr(storage, "replace_if", fail)
+        raise RunError("first")
+    assert "could not be given back: the disk is gone" in caplog.text
+    monkeypatch.undo()
+    with pytest.raises(StorageError, match="the disk is gone"), Lease(str(tmp_path / "another.json")):
+        monkeypatch.setattr(storage, "replace_if", fail)

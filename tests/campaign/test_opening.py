@@ -125,3 +125,12 @@ def test_a_token_that_was_forgotten_is_no_fault_of_the_run(
             run(settings(data, home, *there))
     assert status(str(home)).state == "failed"
     assert run(settings(data, home)).state == "done"
+
+
+def test_stored_settings_that_were_tampered_with_are_bounded_too(data: Path, ledger: Ledger) -> None:
+    opening.begin(ledger, settings(data, ledger.run))
+    lines = ["a0: &a0 [x,x,x,x,x,x,x,x,x]"]
+    lines += [f"a{n}: &a{n} [{','.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 9)]
+    Path(ledger.uri("config.yaml")).write_text("\n".join(lines))
+    with pytest.raises(LedgerError, match=r"is not readable as settings that alray wrote.*aliases counted"):
+        opening.latest(ledger)
