@@ -155,7 +155,7 @@ def prepare_environment(config: RuntimeConfig) -> None:
         # A silent network cut otherwise hangs a wait for minutes. Not where a cluster is joined: one that was not told
         # the same takes such pings for a flood, and ends every call that lasts half a minute.
         os.environ.setdefault("RAY_grpc_client_keepalive_time_ms", "5000")
-        os.environ.setdefault("RAY_grpc_client_keepalive_timeout_ms", "5000")
+        os.environ.setdefault("RAY_grpc_client_keepalive_timeout_ms", "15000")
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # every socket on loopback
         os.environ.setdefault("RAY_AUTH_MODE", "token")
         if os.environ["RAY_AUTH_MODE"] == "token" and not {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & os.environ.keys():

@@ -22,6 +22,10 @@ def test_there_are_ten_commands() -> None:
     assert [shlex.split(line)[0] for line in COMMANDS] == ["export", *["docker"] * 2, *["helm"] * 2, *["kubectl"] * 5]
 
 
+def test_nothing_is_left_to_be_filled_in() -> None:
+    assert not re.findall(r"\{[A-Z_]+\}", README)
+
+
 def test_what_they_name_is_there() -> None:
     paths = re.findall(r"\bdeploy/[\w./-]+", " ".join(BLOCKS))
     assert len(paths) >= 3 and all((DEPLOY.parent / path).exists() for path in paths)

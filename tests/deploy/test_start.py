@@ -189,7 +189,7 @@ def wait_for(start: ModuleType, ray: Ray, wanted: int = 3, patience: float = 1e9
 
 def test_it_waits_until_all_workers_are_here(start: ModuleType, capsys: Any) -> None:
     ray = Ray(
-        {}, {"CPU": 8.0, "GPU": 1.0}, {"CPU": 8.0, "GPU": 1.0}, {"CPU": 2.0, "GPU": 9.0}, {"CPU": 24.0, "GPU": 3.0}
+        {}, {"CPU": 8.0, "GPU": 1.0}, {"CPU": 8.0, "GPU": 1.0}, {"CPU": 2.0, "GPU": 9.0}, {"CPU": 24.0, "GPU": 5.0}
     )
     assert wait_for(start, ray) == 4
     said = capsys.readouterr().out.splitlines()

@@ -158,7 +158,7 @@ def await_workers(
             f"no worker came within {patience:g} s: the cluster needs room for {_words(each)}. `kubectl describe pod` "
             "says why one is pending. The same job goes on from where the run is.",
         )
-    _say(f"going on with {here} of {wanted} workers.")
+    _say(f"going on with {min(here, wanted)} of {wanted} workers.")  # the cluster may have room for more
 
 
 def count(resources: Mapping[str, float], each: Mapping[str, float]) -> int:
