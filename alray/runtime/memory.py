@@ -1,6 +1,7 @@
 """Work that did not fit into memory: how it is told from other failures, and done again in smaller chunks.
 
-A row's numbers do not depend on the rows beside it (`ops.affine`), so half a chunk gives the same bits as the whole.
+A row's numbers do not depend on the rows beside it (`ops.affine`), so half a chunk gives the same bits as the whole: on
+CPUs, where it was tried. A GPU's library may add in another order for another number of rows.
 """
 
 from __future__ import annotations

@@ -91,7 +91,15 @@ class RayRuntime(Runtime):
     ) -> TrainResult:
         from alray.runtime.ray_train import train
 
-        return train(loop, config, workers=workers, name=name, folder=folder, max_failures=max_failures)
+        return train(
+            loop,
+            config,
+            workers=workers,
+            name=name,
+            folder=folder,
+            max_failures=max_failures,
+            deadline_s=self.config.deadline_s,
+        )
 
     def close(self) -> None:
         gauges.detach(self._metrics)

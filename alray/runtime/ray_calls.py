@@ -27,7 +27,7 @@ from alray.errors import AlrayError, RuntimeFailure
 from alray.log import progress
 from alray.runtime import memory
 from alray.runtime.base import RuntimeConfig
-from alray.runtime.ray_flights import Flight, Flights
+from alray.runtime.ray_flights import START_S, Flight, Flights
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +60,12 @@ class Workers:
         self.width = width
         self.fresh: set[int] = set()
         """Slots whose process has not answered yet: it may still be starting."""
+        self.asked: dict[int, float] = {}
+        """Since when they were first asked, whatever process was to start there."""
+        self.parts: dict[int, int] = {}
+        """In how many parts shards had to be cut, those that did not fit whole."""
+        self.pace = 0.0
+        """The most seconds per row that was usual in any drive: a shard that was lost takes as long to build again."""
 
     def replace(self, slot: int, calls: Sequence[Any]) -> None:
         """Put another worker in a slot. The calls of the old one are of no use any more."""
@@ -76,7 +82,7 @@ class Drive:
 
     Call i belongs to slot i modulo the width, and stays in its queue when that slot's worker is replaced.
     `submit(number, slot, parts)` returns one reference; `parts` says in how many parts its chunks are cut. `rows` is
-    the size of a call. Calls `of_parts` take results of others: where one of these is lost, asking again is no use.
+    that of a shard. Calls `of_parts` take results of others: where one of these is lost, asking again is no use.
     """
 
     def __init__(
@@ -85,19 +91,21 @@ class Drive:
         stage: str,
         workers: Workers,
         *,
-        rows: Callable[[int], int] = lambda number: 1,
+        rows: Callable[[int], int] | None = None,
         of_parts: bool = False,
         done: Callable[[int], None] | None = None,
     ) -> None:
         self._config, self._stage, self._workers, self._done = config, stage, workers, done
         self._width, self._of_parts = workers.width, of_parts
-        self._out = Flights(rows)
+        self._shards = rows is not None
+        self._out = Flights(rows or (lambda number: 1), least=workers.pace if self._shards else 0.0)
         self._queues: list[deque[int]] = [deque() for _ in range(self._width)]
         self._hungry = set(range(self._width))  # slots that may be asked more
         self._answered: set[int] = set()
         self._losses, self._hung, self._looked, self._hedged = 0, 0, 0.0, 0.0
         self._full = Counter[int]()  # times that each call ran out of memory
         self._leaving: set[int] = set()
+        self._alone: set[int] = set()  # calls that failed where another worker was at them too: no more copies
 
     def results(self, count: int, submit: Callable[[int, int, int], Any]) -> list[Any]:
         """Return the results of calls 0 … count − 1."""
@@ -125,6 +133,8 @@ class Drive:
             if self._done is not None:
                 self._done(number)
         self._leave_behind()
+        if self._shards:
+            self._workers.pace = max(self._workers.pace, self._out.pace)
         return found
 
     def _next(self) -> tuple[int, Any, Any]:
@@ -141,7 +151,7 @@ class Drive:
             if flight.number in self._answered:
                 continue
             try:
-                value = ray.get(ref, timeout=FETCH_S)
+                value = self._fetched(ref)
             except RayTaskError as error:  # first: Ray derives it from its cause's class too
                 self._failed(flight, error)
             except OutOfMemoryError as error:
@@ -154,7 +164,10 @@ class Drive:
                 self._lost(flight, error, alone=True)
             else:
                 self._out.learn(flight)
+                if self._shards and flight.parts > 1:
+                    self._workers.parts[flight.number] = flight.parts
                 self._workers.fresh.discard(flight.slot)
+                self._workers.asked.pop(flight.slot, None)
                 self._answered.add(flight.number)
                 return flight.number, ref, value
 
@@ -168,8 +181,11 @@ class Drive:
         self._hungry &= self._leaving
 
     def _ask(self, number: int, slot: int, *, copy: bool = False) -> None:
-        parts = 2 ** max(0, self._full[number] - 1)
-        self._out.start(self._submit(number, slot, parts), number, slot, copy=copy)
+        if slot in self._workers.fresh:
+            self._workers.asked.setdefault(slot, time.monotonic())
+        full, before = self._full[number], self._workers.parts.get(number, 1) if self._shards else 1
+        parts = max(before, 2 ** max(0, full - 1))
+        self._out.start(self._submit(number, slot, parts), number, slot, copy=copy, full=full, parts=parts)
 
     def _hedge(self) -> None:
         """Let workers that have nothing to do answer for those that take far longer than the rest."""
@@ -179,12 +195,17 @@ class Drive:
         idle = [s for s, q in enumerate(self._queues) if not q and not self._out.busy(s) and s not in self._leaving]
         if not idle:
             return
-        late = [slot for slot in range(self._width) if self._out.late(slot, fresh=slot in self._workers.fresh)]
+        late = [slot for slot in range(self._width) if self._late(slot)]
         for slot in idle:
             if (number := self._owed(late)) is None:
                 return
             log.info("%s: shard %d is late; another worker is asked for it too", self._stage, number)
             self._ask(number, slot, copy=True)
+
+    def _late(self, slot: int) -> bool:
+        """Say whether a slot is late. Time to start is given once: where no process starts, the next may not either."""
+        asked = self._workers.asked.get(slot)
+        return self._out.late(slot, fresh=asked is not None and time.monotonic() - asked < START_S)
 
     def _owed(self, late: list[int]) -> int | None:
         """Take a call that waits for a late worker: one that it was not asked yet, else one that only it is at."""
@@ -192,7 +213,7 @@ class Drive:
             if self._queues[slot]:
                 return self._queues[slot].popleft()
             for _, flight in self._out.of(slot):
-                if flight.number not in self._answered and self._out.copies(flight.number) == 1:
+                if self._out.copies(flight.number) == 1 and flight.number not in self._answered | self._alone:
                     return flight.number
         return None
 
@@ -205,11 +226,22 @@ class Drive:
             self._hangs()
         return None
 
+    def _fetched(self, ref: Any) -> Any:
+        """Return the result of a call that has ended; it may still lie on the machine that made it."""
+        give_up = time.monotonic() + FETCH_S
+        while not ray.wait([ref], num_returns=1, timeout=TICK_S, fetch_local=True)[0]:
+            if time.monotonic() > give_up:
+                raise GetTimeoutError(f"A result did not arrive within {FETCH_S:g} s.")
+        return ray.get(ref, timeout=FETCH_S)
+
     # What goes wrong
 
     def _failed(self, flight: Flight, error: RayTaskError) -> None:
         if memory.ran_out(error.cause):
             self._too_large(flight, error.cause)
+            return
+        if self._out.copies(flight.number):  # another worker may answer yet
+            self._alone.add(flight.number)
             return
         if isinstance(error.cause, (AlrayError, *PART_LOST)):
             raise error.cause from error
@@ -218,8 +250,7 @@ class Drive:
 
     def _too_large(self, flight: Flight, error: Exception) -> None:
         """Ask a fresh worker; then in chunks of half and a quarter of their rows; then give up."""
-        self._full[flight.number] += 1
-        times = self._full[flight.number]
+        times = self._full[flight.number] = max(self._full[flight.number], flight.full + 1)
         if 2 ** (times - 1) > memory.MOST_PARTS:
             raise RuntimeFailure(memory.too_large(self._stage, flight.number, times, error)) from error
         parts = 2 ** (times - 1)
@@ -289,6 +320,9 @@ class Drive:
     def _leave_behind(self) -> None:
         """Replace workers that were outrun and are still at it: they may never answer."""
         for slot in range(self._width):
-            if any(not flight.copy for _, flight in self._out.of(slot)):
+            calls = self._out.of(slot)
+            if not self._workers.resident:
+                self._workers.replace(slot, [ref for ref, _ in calls])
+            elif any(not flight.copy for _, flight in calls) and self._late(slot):
                 log.warning("%s: worker %d was outrun by another and is replaced", self._stage, slot)
                 self._replace(slot)

@@ -35,17 +35,22 @@ class Flight:
     since: float
     seconds: float = 0.0
     copy: bool = False  # of a call that another slot was asked first
+    full: int = 0  # times that the call had run out of memory before
+    parts: int = 1  # that its chunks were cut in
 
 
 class Flights:
     """Every call that was submitted and has not ended, by its reference."""
 
-    def __init__(self, rows: Callable[[int], int], clock: Callable[[], float] = time.monotonic) -> None:
-        self._rows, self._clock = rows, clock
+    def __init__(
+        self, rows: Callable[[int], int], clock: Callable[[], float] = time.monotonic, *, least: float = 0.0
+    ) -> None:
+        self._rows, self._clock, self._least = rows, clock, least
         self._slot: dict[Any, int] = {}
         self._of = defaultdict[int, dict[Any, Flight]](dict)
         self._copies = Counter[int]()
         self._paces: list[float] = []
+        self._pace: float | None = None  # their median, where it is known
         self.moved = clock()  # when a call last ended, or all was begun anew
 
     @property
@@ -68,10 +73,10 @@ class Flights:
         """Return how many workers are at a call."""
         return self._copies[number]
 
-    def start(self, ref: Any, number: int, slot: int, *, copy: bool = False) -> None:
+    def start(self, ref: Any, number: int, slot: int, *, copy: bool = False, full: int = 0, parts: int = 1) -> None:
         """Note that a call was submitted."""
         self._slot[ref] = slot
-        self._of[slot][ref] = Flight(number, slot, self._clock(), copy=copy)
+        self._of[slot][ref] = Flight(number, slot, self._clock(), copy=copy, full=full, parts=parts)
         self._copies[number] += 1
 
     def end(self, ref: Any) -> Flight:
@@ -86,6 +91,14 @@ class Flights:
     def learn(self, flight: Flight) -> None:
         """Take the time that a call took for a usual one: it was answered."""
         self._paces.append(flight.seconds / max(1, self._rows(flight.number)))
+        self._pace = None
+
+    @property
+    def pace(self) -> float:
+        """The usual seconds per row."""
+        if self._pace is None:
+            self._pace = statistics.median(self._paces) if self._paces else 0.0
+        return self._pace
 
     def drop(self, slot: int) -> list[int]:
         """Forget a slot's calls, whose worker is gone, and return their numbers."""
@@ -96,7 +109,7 @@ class Flights:
         running = next(iter(self._of[slot].values()), None)
         if running is None or len(self._paces) < ENOUGH:
             return False
-        usual = statistics.median(self._paces) * max(1, self._rows(running.number))
+        usual = max(self.pace, self._least) * max(1, self._rows(running.number))
         return self._clock() - running.since > max(SLOW_S, SLOW * usual) + START_S * fresh
 
     def _forget(self, ref: Any) -> Flight:

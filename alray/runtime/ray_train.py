@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextvars
 import json
 import logging
+import math
+import os
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -22,9 +24,10 @@ import ray
 import ray.train
 import ray.train.torch
 import torch
+from ray.train import ControllerError
 
 from alray import storage
-from alray.errors import AlrayError, TrainingError
+from alray.errors import AlrayError, RuntimeFailure, TrainingError
 from alray.log import within
 from alray.runtime import history
 from alray.runtime.base import TrainResult, Worker
@@ -39,6 +42,12 @@ KEEP = 2
 INDEX = "checkpoint_manager_snapshot.json"
 """Ray's list of the checkpoints of a run. It is written in place, so a kill can leave half of it."""
 
+START_VARIABLE, START_S = "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", 60.0
+"""How long Ray waits for machines at a time, and how it is told."""
+
+STARTS = 4
+"""Workers that die while they start are started so many times again, however long a start may take."""
+
 LOOK_S = 0.5
 """The longest wait during a training without a look for signals."""
 
@@ -49,9 +58,19 @@ Loop = Callable[[dict[str, Any], Worker], None]
 
 
 def train(
-    loop: Loop, config: dict[str, Any], *, workers: int, name: str, folder: str, max_failures: int = 2
+    loop: Loop,
+    config: dict[str, Any],
+    *,
+    workers: int,
+    name: str,
+    folder: str,
+    max_failures: int = 2,
+    deadline_s: float = 1800.0,
 ) -> TrainResult:
-    """Run `loop(config, worker)` on this many processes: gloo on CPUs, NCCL and one GPU each where there are GPUs."""
+    """Run `loop(config, worker)` on this many processes: gloo on CPUs, NCCL and one GPU each where there are GPUs.
+
+    For room on the cluster they wait `deadline_s`, in turns of `START_VARIABLE`; that is five turns at least.
+    """
     logging.getLogger("ray.train").setLevel(logging.WARNING)
     _forget_torn_index(storage.join(folder, name, INDEX))
     gpus = int(ray.cluster_resources().get("GPU", 0))
@@ -61,10 +80,15 @@ def train(
         train_loop_config={"loop": Told(loop), "config": config},
         torch_config=ray.train.torch.TorchConfig(backend="nccl" if gpus else "gloo", timeout_s=COLLECTIVE_TIMEOUT_S),
         scaling_config=ray.train.ScalingConfig(num_workers=workers, use_gpu=gpus > 0),
-        run_config=_run_config(name, folder, max_failures),
+        run_config=_run_config(name, folder, max_failures, deadline_s),
     )
     try:
         result = _beside(trainer.fit)
+    except ControllerError as error:
+        raise RuntimeFailure(
+            f"The training run {name} found no room for {workers} workers within {deadline_s:g} s "
+            f"(`runtime.deadline_s`): {error} Run the same command again once the cluster has it."
+        ) from error
     except ray.train.TrainingFailedError as error:
         raise _cause(error, name, max_failures) from error
     return _result(result, folder)
@@ -110,13 +134,17 @@ def _width(workers: int, gpus: int) -> int:
     return workers
 
 
-def _run_config(name: str, folder: str, max_failures: int) -> Any:
+def _run_config(name: str, folder: str, max_failures: int, deadline_s: float) -> Any:
     path, filesystem = _ray_storage(folder)
+    start_s = float(os.environ.get(START_VARIABLE, START_S))
     return ray.train.RunConfig(
         name=name,
         storage_path=path,
         storage_filesystem=filesystem,
-        failure_config=ray.train.FailureConfig(max_failures=max_failures),
+        failure_config=ray.train.FailureConfig(
+            max_failures=max_failures,
+            controller_failure_limit=max(STARTS, math.ceil(deadline_s / start_s)),  # else it asks for ever
+        ),
         checkpoint_config=ray.train.CheckpointConfig(num_to_keep=KEEP),
         worker_runtime_env={"env_vars": storage.environment()},
     )

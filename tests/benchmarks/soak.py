@@ -171,8 +171,11 @@ class Soak:
             self.tell()
             if one.faults:
                 return False
-        self._bury(self._dead)
         return not any(self.missing().values())
+
+    def close(self) -> None:
+        """Wait for the end of the last campaign's agents too."""
+        self._bury(self._dead)
 
     def missing(self) -> dict[str, int]:
         """Return how many kills of each kind there still have to be."""
@@ -521,7 +524,9 @@ def main() -> None:
     print(f"drivers run {subprocess.run(where, capture_output=True, text=True, check=True).stdout}", flush=True)
     wanted = {"actor": args.actors, "training": args.training, DRIVER: args.drivers}
     args.folder.mkdir(parents=True, exist_ok=True)
-    good = Soak(args.folder.absolute(), wanted, minutes=args.minutes, seed=args.seed).run()
+    one = Soak(args.folder.absolute(), wanted, minutes=args.minutes, seed=args.seed)
+    good = one.run()
+    one.close()
     sys.exit(0 if good else 1)
 
 

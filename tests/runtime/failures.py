@@ -308,7 +308,7 @@ def all_hang(world: World, broken: Broken) -> str:
         return "SIGSTOP to every shard actor"
 
     at_note(broken, MIDDLE, deed)
-    digest = picked(world, broken.notes, runtime=on_ray(deadline_s=8.0))
+    digest = picked(world, broken.notes, runtime=on_ray(deadline_s=25.0))
     wait_for_end(broken.pids)
     return digest
 

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from alray import storage
-from alray.errors import ModelError, TrainingError
+from alray.errors import ModelError, RuntimeFailure, TrainingError
 
 pytestmark = pytest.mark.ray
 
@@ -96,6 +96,20 @@ def test_errors_of_ours_come_back_as_they_are(ray_runtime, tmp_path):
         ray_runtime.train(fail, {"ours": True}, workers=1, name="a", folder=str(tmp_path), max_failures=0)
     with pytest.raises(TrainingError, match=r"(?s)The training run b failed 1 times: .*a bug"):
         ray_runtime.train(fail, {"ours": False}, workers=1, name="b", folder=str(tmp_path), max_failures=0)
+
+
+def test_a_training_that_finds_no_room_gives_up_and_may_be_tried_again(ray_runtime, tmp_path, monkeypatch):
+    from alray.runtime.ray_train import train
+
+    monkeypatch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "0.5")
+    config = {"log": str(tmp_path / "log"), "epochs": 1}
+    said = (
+        r"^The training run a found no room for 64 workers within 2 s \(`runtime.deadline_s`\): .*Run the same command"
+    )
+    with pytest.raises(RuntimeFailure, match=f"(?s){said}"):
+        train(count, config, workers=64, name="a", folder=str(tmp_path / "out"), deadline_s=2.0)
+    monkeypatch.delenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S")
+    assert ray_runtime.train(count, config, workers=1, name="a", folder=str(tmp_path / "out")).metrics["n"] == 1
 
 
 DRIVER = """
