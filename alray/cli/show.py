@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from rich import box
 from rich.console import Console
@@ -17,7 +18,9 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print rows under their headings; numbers stand right, the first column left."""
     drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for number, name in enumerate(columns):
-        drawn.add_column(Text(printable(name)), justify="left" if number == 0 else "right", no_wrap=number == 0)
+        # What is too long goes on below, the widest first: half a number says nothing.
+        side: Any = "left" if number == 0 else "right"
+        drawn.add_column(Text(printable(name)), justify=side, overflow="fold")
     for row in rows:
         drawn.add_row(*(Text(printable(cell)) for cell in row))  # not as rich's markup: `[/]` in a name is a name
     _console().print(drawn)
@@ -37,4 +40,4 @@ def line(text: str) -> None:
 
 def _console() -> Console:
     # A pipe has no width: rich would cut at 80 columns what a file can hold.
-    return Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    return Console(width=None if sys.stdout.isatty() else 1000, highlight=False)
