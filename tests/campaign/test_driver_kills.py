@@ -1,6 +1,7 @@
 """`kill -9` of a driver on Ray in each stage of a round, and the same command again: one ledger, each label paid once.
 
-The driver is a real process, and the moment of its death a real one: what it has written so far tells.
+The driver is a real process, and the moment of its death a real one: what it has written so far tells. These take minutes;
+`-m ray` has drivers killed at random moments (test_soak.py), and one in a training (tests/runtime/test_ray_train.py).
 """
 
 from __future__ import annotations
@@ -139,7 +140,7 @@ def refused(run: Path, live: Driver, lease: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.ray] * (n == "training")) for n in STAGES])
+@pytest.mark.parametrize("name", STAGES)
 def test_a_driver_killed_in_any_stage(name: str, pictures: Path, tmp_path: Path, whole: Whole) -> None:
     stage, own = STAGES[name], name == "features"
     command = config(pictures, tmp_path, tmp_path / "features" if own else whole.features)
