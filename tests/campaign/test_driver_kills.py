@@ -1,6 +1,6 @@
 """`kill -9` of a driver on Ray in each stage of a round, and the same command again: one ledger, each label paid once.
 
-The driver is a real process, and the moment of its death a real one: what it has written so far tells. It takes minutes;
+The driver is a real process, and the moment of its death a real one: what it has written so far tells. All are slow:
 `-m ray` has drivers killed at random moments (test_soak.py), and one in a training (tests/runtime/test_ray_train.py).
 """
 
