@@ -28,6 +28,8 @@ from alray.errors import LedgerError, RunError, StorageError
 log = logging.getLogger(__name__)
 
 TTL_S = 60.0
+LONGEST_TTL_S = 86_400.0
+LAST_TIME = 2.0**33  # in the year 2242: what stands beyond was not written by a clock
 BEATS_PER_TTL = 6
 ATTEMPTS = 20
 
@@ -146,11 +148,22 @@ def _read(uri: str) -> tuple[Holder | None, str | None]:
         raw: dict[str, Any] = json.loads(data)
         if raw["schema"] != 1:
             raise LedgerError(f"{uri} has schema {raw['schema']}; this alray reads schema 1. Update alray.")
-        return Holder(**raw), hashlib.sha256(data).hexdigest()
+        return _sound(Holder(**raw)), hashlib.sha256(data).hexdigest()
     except (ValueError, KeyError, TypeError) as e:
         raise LedgerError(
             f"{uri} is not a lease that alray wrote ({e}). If no driver runs, delete this file and run again."
         ) from e
+
+
+def _sound(holder: Holder) -> Holder:
+    """Return a holder whose numbers can be ones; raise ValueError or TypeError for others."""
+    times = {"since": holder.since, "heartbeat": holder.heartbeat, **holder.beats}
+    for name, value in times.items():
+        if not 0 <= float(value) <= LAST_TIME or isinstance(value, str):
+            raise ValueError(f"the time {name!r} is {value!r}")
+    if isinstance(holder.fence, str) or holder.fence < 1 or not 0 < holder.ttl <= LONGEST_TTL_S:
+        raise ValueError(f"fence {holder.fence!r}, ttl {holder.ttl!r}")
+    return holder
 
 
 def alive(holder: Holder, now: Callable[[], float] = time.time) -> bool:

@@ -57,8 +57,7 @@ class Round:
 
     def commit_picks(self, picks: Picks) -> None:
         """Put the picks; from here on the round asks for these rows and no others."""
-        self.ledger.guard()
-        picks.write(self.uri(PICKS))
+        self.ledger.commit(self.name(PICKS), picks.to_bytes())
 
     def picks(self) -> Picks:
         """Return the committed picks."""

@@ -90,6 +90,8 @@ def read(ledger: Ledger) -> dict[str, str]:
         return {"state": "running", "message": "", "config": "", "file": ""}
     try:
         value = json.loads(storage.read_bytes(ledger.uri(FILE)))
+        if value["schema"] != 1 or value["state"] not in get_args(State):
+            raise ValueError(f"schema {value['schema']!r}, state {value['state']!r}")
         return {name: str(value[name]) for name in ("state", "message", "config", "file")}
     except (ValueError, KeyError, TypeError) as e:
         uri = ledger.uri(FILE)

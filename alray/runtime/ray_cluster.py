@@ -15,7 +15,7 @@ import stat
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -104,13 +104,13 @@ def _refuse_shared(path: Path) -> None:
 
 def is_loopback(address: str) -> bool:
     """Say whether an address (`host`, `host:port`, `ray://host:port`) is this machine's own loopback."""
-    host = address.removeprefix("ray://").rsplit(":", 1)[0].strip("[]")
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    whole = address.removeprefix("ray://")
+    for host in (whole, whole.rsplit(":", 1)[0].strip("[]")):  # `::1` alone has no port
+        if host == "localhost":
+            return True
+        with suppress(ValueError):
+            return ipaddress.ip_address(host).is_loopback
+    return False
 
 
 def _has_token(environment: Mapping[str, str]) -> bool:

@@ -56,6 +56,10 @@ class Picks:
         check_suffix(uri)
         storage.write_bytes(uri, self._csv() if uri.endswith(".csv") else self._parquet())
 
+    def to_bytes(self) -> bytes:
+        """Return what `write` puts into a Parquet file."""
+        return self._parquet()
+
     @staticmethod
     def read(uri: str, *, only: bool = False) -> Picks:
         """Read what `write` wrote; a newer schema is refused, and with `only` any column that it did not write."""

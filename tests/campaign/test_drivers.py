@@ -16,9 +16,11 @@ from campaigns import settings
 from alray import storage
 from alray.campaign import run, status
 from alray.campaign.lease import read_lease
+from alray.campaign.ledger import Ledger
 from alray.campaign.rounds import Round
-from alray.errors import RunError
+from alray.errors import LedgerError, RunError
 from alray.labelling import Oracle
+from alray.selection import Picks
 
 ROOT = Path(__file__).parents[2]
 HOLD = """
@@ -107,3 +109,14 @@ def test_picks_that_are_committed_are_never_selected_again(
             run(settings(data, tmp_path / "run"))
     assert run(settings(data, tmp_path / "run")).labels == 21
     assert (tmp_path / "run/rounds/0000/picks.parquet").read_bytes() == picks
+
+
+def test_picks_of_a_driver_that_woke_up_late_replace_none(data: Path, tmp_path: Path) -> None:
+    run(settings(data, tmp_path / "run"))
+    late = Round(Ledger(str(tmp_path / "run"), guard=lambda: None), 1)
+    before = (tmp_path / "run/rounds/0001/picks.parquet").read_bytes()
+    picks = late.picks()
+    late.commit_picks(picks)  # the same again is no harm
+    with pytest.raises(LedgerError, match="exists with other content"):
+        late.commit_picks(Picks(picks.ids[:1], picks.scores[:1], picks.reasons[:1]))
+    assert (tmp_path / "run/rounds/0001/picks.parquet").read_bytes() == before

@@ -177,3 +177,28 @@ def test_storage_that_fails_on_the_way_out_does_not_hide_why(
     monkeypatch.undo()
     with pytest.raises(StorageError, match="the disk is gone"), Lease(str(tmp_path / "another.json")):
         monkeypatch.setattr(storage, "replace_if", fail)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"heartbeat": "soon"},
+        {"since": 1e18},
+        {"since": float("nan")},
+        {"fence": "3"},
+        {"fence": 0},
+        {"beats": None},
+        {"beats": {"1": "x"}},
+        {"ttl": -5},
+        {"ttl": 1e9},
+        {"schema": "1"},
+    ],
+    ids=str,
+)
+def test_a_lease_that_no_driver_can_have_written_is_refused(tmp_path: Path, wrong: dict[str, object]) -> None:
+    uri = tmp_path / "lease.json"
+    with Lease(str(uri)):
+        pass
+    uri.write_text(json.dumps(json.loads(uri.read_text()) | wrong))
+    with pytest.raises(LedgerError, match=r"is not a lease that alray wrote|has schema 1; this"), Lease(str(uri)):
+        pass

@@ -95,3 +95,12 @@ def test_an_unreadable_state_is_named(data: Path, tmp_path: Path) -> None:
     (tmp_path / "run/state.json").write_text("{")
     with pytest.raises(LedgerError, match=r"state\.json is unreadable"):
         status(str(tmp_path / "run"))
+
+
+@pytest.mark.parametrize("wrong", [{"state": "banana"}, {"schema": 2}], ids=str)
+def test_a_state_that_is_none_is_refused(data: Path, tmp_path: Path, wrong: dict[str, object]) -> None:
+    run(settings(data, tmp_path / "run"))
+    file = tmp_path / "run/state.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | wrong))
+    with pytest.raises(LedgerError, match=r"state\.json is unreadable \(schema \d, state '\w+'\)"):
+        ready(str(tmp_path / "run"))  # or a scheduler would run what is done

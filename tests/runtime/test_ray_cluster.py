@@ -63,6 +63,8 @@ def test_a_cluster_beyond_loopback_needs_a_token(clean: Path) -> None:
         ("localhost:1", True),
         ("ray://127.0.0.1:10001", True),
         ("[::1]:6379", True),
+        ("::1", True),
+        ("2001:db8::1", False),
         ("10.0.0.7:6379", False),
         ("ray://head.example:10001", False),
         ("auto", False),
