@@ -30,7 +30,7 @@ FOUR_HOSTS = "for n in 1 2 3 4; do (exec -a ray::Host.run sleep 60) & done; (exe
 @pytest.mark.ray
 @pytest.mark.timeout(900)
 def test_ten_kills_at_random_moments(tmp_path: Path) -> None:
-    one = Soak(tmp_path, TEN, minutes=8)
+    one = Soak(tmp_path, TEN, minutes=12)
     one.subjects = [Subject("ten", embedded_once, TEN, trains=True, undisturbed=("local",))]
     one.pauses = {"actor": (0.2, 1.5), "training": (0.5, 6.0)}
     assert one.run(), one.ended
