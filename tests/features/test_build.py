@@ -391,7 +391,7 @@ def test_a_killed_driver_on_ray_is_taken_up_where_it_was(tmp_path: Path, monkeyp
     command = [sys.executable, "-c", DRIVER, str(tmp_path / "pool" / "*.parquet"), cut.model_dump_json()]
     driver = subprocess.Popen(command)
     try:
-        give_up = time.monotonic() + 120
+        give_up = time.monotonic() + 280
         while sum(name.startswith("shard-") for name in files_of(cut.path)) < 2:
             assert driver.poll() is None and time.monotonic() < give_up
             time.sleep(0.05)
