@@ -51,7 +51,7 @@ class Driver:
     def until(self, moment: Callable[[], bool]) -> None:
         """Return as soon as `moment()` holds, or when the driver stops by itself."""
         give_up = time.monotonic() + GIVE_UP_S
-        while not moment() and _state(self.pid) != "T":
+        while not moment() and state_of(self.pid) != "T":
             assert self.process.poll() is None, f"it ended before: {self.log.read_text()}"
             assert time.monotonic() < give_up, f"it never came: {self.log.read_text()}"
             time.sleep(POLL_S)
@@ -73,7 +73,7 @@ class Driver:
     def outlive(self, seconds: float = AGENTS_END_S, but: tuple[str, ...] = ("nothing",)) -> None:
         """Wait until what the killed driver had started has ended, all by itself."""
         give_up = time.monotonic() + seconds
-        while left := [command(pid) for pid, since in self.started.items() if _since(pid) == since]:
+        while left := [command(pid) for pid, since in self.started.items() if started_at(pid) == since]:
             left = [one.strip() for one in left if not one.startswith(but)]
             assert time.monotonic() < give_up, f"{seconds} s after the driver's end there still are: {left}"
             if not left:
@@ -108,7 +108,7 @@ def family(pid: int) -> dict[int, str]:
     while todo:
         for child in children.get(todo.pop(), []):
             todo.append(child)
-            if since := _since(child):
+            if since := started_at(child):
                 below[child] = since
     return below
 
@@ -126,11 +126,11 @@ def _stat(pid: int) -> list[str]:
         return []
 
 
-def _state(pid: int) -> str:
+def state_of(pid: int) -> str:
     return (_stat(pid) or ["X"])[0]
 
 
-def _since(pid: int) -> str:
+def started_at(pid: int) -> str:
     found = _stat(pid)
     return "" if not found or found[0] in "ZX" else found[19]
 

@@ -38,7 +38,7 @@ from alray.labelling import read_labels
 from alray.log import Lines
 from alray.models import Head, weights
 from alray.pool import BadRow, Pool, PoolConfig, Quarantine, images
-from alray.reports.sheets import escaped as in_markdown
+from alray.reports.tables import escaped as in_markdown
 from alray.runtime import RuntimeConfig, ray_cluster
 from alray.selection import Picks
 from alray.table import as_ids

@@ -20,8 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from conftest import free_port
-from driving import _since as started_at
-from driving import family
+from driving import family, started_at
 
 STARTS_S = 300.0
 ENDS_S = 30.0

@@ -97,7 +97,7 @@ class Killer:
                     self._kinds[child, since] = kind
 
     def _kill_one(self, kind: str, one: Driver) -> None:
-        victims = [(p, since) for (p, since), k in self._kinds.items() if k == kind and driving._since(p) == since]
+        victims = [(p, since) for (p, since), k in self._kinds.items() if k == kind and driving.started_at(p) == since]
         if not victims:
             return
         pid, since = self._random.choice(victims)
@@ -112,7 +112,7 @@ class Killer:
 
     def _kill_driver(self, one: Driver) -> bool:
         stage = stage_of(self._run, one.pid)
-        since = driving._since(one.pid)
+        since = driving.started_at(one.pid)
         if not since or not freeze(one.pid, since):
             return False
         self.seen |= driving.family(one.pid)
@@ -135,7 +135,7 @@ def strike(pid: int, since: str) -> str | None:
     doing = driving.command(pid).strip()
     os.kill(pid, signal.SIGKILL)
     give_up = time.monotonic() + DIES_S
-    while driving._since(pid) == since:
+    while driving.started_at(pid) == since:
         assert time.monotonic() < give_up, f"{pid} ({doing}) outlived SIGKILL by {DIES_S:g} s"
         time.sleep(POLL_S)
     return doing
@@ -143,14 +143,14 @@ def strike(pid: int, since: str) -> str | None:
 
 def freeze(pid: int, since: str) -> bool:
     """Stop the process that started then; False if it is gone, or ends before it stands still."""
-    if driving._since(pid) != since:
+    if driving.started_at(pid) != since:
         return False
     try:
         os.kill(pid, signal.SIGSTOP)
     except ProcessLookupError:
         return False
-    while driving._since(pid) == since:
-        if driving._state(pid) == "T":
+    while driving.started_at(pid) == since:
+        if driving.state_of(pid) == "T":
             return True
         time.sleep(POLL_S)
     return False

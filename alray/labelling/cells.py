@@ -7,6 +7,7 @@ one more, and whoever reads takes one away.
 from __future__ import annotations
 
 import re
+from typing import Any
 
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 
@@ -14,6 +15,11 @@ _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 def guarded(text: str) -> str:
     """Return the text as a cell that no spreadsheet runs."""
     return f"'{text}" if _FORMULA.match(text) else text
+
+
+def shown(value: Any) -> Any:
+    """Return a value as a cell that is looked at and never read back: text is guarded, and stays on its line."""
+    return guarded(value).replace("\r", " ") if isinstance(value, str) else value  # unquoted by the writer
 
 
 def unguarded(cell: str) -> str:

@@ -12,11 +12,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from alray.labelling.cells import guarded
+from alray.labelling.cells import shown
 from alray.reports.break_even import BreakEvenMap
 from alray.reports.curves import Hours
 from alray.reports.repeats import Estimate
 from alray.reports.report import BudgetRow, GroupRow, Report, TargetRow
+from alray.reports.tables import escaped, markdown_table
 from alray.reports.wins import Wins
 
 NONE = "–"
@@ -69,7 +70,7 @@ def to_csv(report: Report) -> str:
     out = io.StringIO()
     writer = csv.DictWriter(out, TIDY, lineterminator="\n")
     writer.writeheader()
-    writer.writerows({name: _safe(value) for name, value in row.items()} for row in rows(report))
+    writer.writerows({name: shown(value) for name, value in row.items()} for row in rows(report))
     return out.getvalue()
 
 
@@ -197,12 +198,8 @@ def _wins(found: Wins) -> Sheet:
 
 
 def _section(sheet: Sheet) -> str:
-    lines = [f"## {sheet.title}", "", _line(sheet.columns), _line(["---", *["---:"] * (len(sheet.columns) - 1)])]
-    return "\n".join([*lines, *map(_line, sheet.rows), "", "\n".join(f"- {escaped(note)}" for note in sheet.notes)])
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(escaped(cell) for cell in cells)} |"
+    notes = "\n".join(f"- {escaped(note)}" for note in sheet.notes)
+    return "\n".join([f"## {sheet.title}", "", markdown_table(sheet.columns, sheet.rows), "", notes])
 
 
 # Rows
@@ -285,12 +282,3 @@ def _reasons(found: Iterable[tuple[str, Estimate]]) -> list[str]:
     few = [one for _, one in pairs if one.value is not None and one.defined < one.draws]
     about = f"(n): only n of {few[0].draws:,} draws of seeds define it; no interval below 90 % of them." if few else ""
     return [*(f"{NONE} for {', '.join(names)}: {reason}." for reason, names in said.items()), *filter(None, [about])]
-
-
-def _safe(value: Any) -> Any:
-    return guarded(value).replace("\r", " ") if isinstance(value, str) else value
-
-
-def escaped(text: str) -> str:
-    """Return text that stays in its cell, and shows as it is where Markdown may hold HTML."""
-    return text.replace("|", "\\|").replace("\n", " ").replace("<", "&lt;")

@@ -184,7 +184,7 @@ class Drive:
         if slot in self._workers.fresh:
             self._workers.asked.setdefault(slot, time.monotonic())
         full, before = self._full[number], self._workers.parts.get(number, 1) if self._shards else 1
-        parts = max(before, 2 ** max(0, full - 1))
+        parts = max(before, _parts(full))
         self._out.start(self._submit(number, slot, parts), number, slot, copy=copy, full=full, parts=parts)
 
     def _hedge(self) -> None:
@@ -251,9 +251,9 @@ class Drive:
     def _too_large(self, flight: Flight, error: Exception) -> None:
         """Ask a fresh worker; then in chunks of half and a quarter of their rows; then give up."""
         times = self._full[flight.number] = max(self._full[flight.number], flight.full + 1)
-        if 2 ** (times - 1) > memory.MOST_PARTS:
+        parts = _parts(times)
+        if parts > memory.MOST_PARTS:
             raise RuntimeFailure(memory.too_large(self._stage, flight.number, times, error)) from error
-        parts = 2 ** (times - 1)
         log.warning("%s: out of memory at shard %d; again, in chunks of 1/%d", self._stage, flight.number, parts)
         self._again(flight)
 
@@ -326,3 +326,8 @@ class Drive:
             elif any(not flight.copy for _, flight in calls) and self._late(slot):
                 log.warning("%s: worker %d was outrun by another and is replaced", self._stage, slot)
                 self._replace(slot)
+
+
+def _parts(times: int) -> int:
+    """Return in how many parts chunks are cut after a call ran out of memory so often: once may be another's fault."""
+    return 1 << max(0, times - 1)

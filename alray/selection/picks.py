@@ -54,11 +54,7 @@ class Picks:
     def write(self, uri: str) -> None:
         """Write `id, rank, score, reason` as Parquet or CSV, by the suffix of `uri`, in one step."""
         check_suffix(uri)
-        storage.write_bytes(uri, self._csv() if uri.endswith(".csv") else self._parquet())
-
-    def to_bytes(self) -> bytes:
-        """Return what `write` puts into a Parquet file."""
-        return self._parquet()
+        storage.write_bytes(uri, self._csv() if uri.endswith(".csv") else self.to_bytes())
 
     @staticmethod
     def read(uri: str, *, only: bool = False) -> Picks:
@@ -85,7 +81,8 @@ class Picks:
         }
         return pa.table(columns).replace_schema_metadata({"alray.schema": str(SCHEMA)})
 
-    def _parquet(self) -> bytes:
+    def to_bytes(self) -> bytes:
+        """Return the picks as a Parquet file."""
         sink = pa.BufferOutputStream()
         pq.write_table(self._table(), sink)
         return bytes(sink.getvalue())

@@ -20,8 +20,10 @@ from alray import storage
 from alray.campaign import measure, splits
 from alray.errors import ConfigError
 from alray.features import from_pool
+from alray.labelling.cells import shown
 from alray.pool import Pool
 from alray.reports import Curve, Estimate, Repeats, estimate, savings
+from alray.reports.tables import markdown_table
 from alray.runtime import LocalRuntime
 from alray.sweeps import bought as purchases
 from alray.sweeps import sweep as sweeps
@@ -247,7 +249,7 @@ def caveat(bought: Bought) -> str:
 
 
 def _markdown(found: Backtest) -> str:
-    parts = [f"# Backtest of {found.run}", table.markdown_table(found.columns(), found.rows())]
+    parts = [f"# Backtest of {found.run}", markdown_table(found.columns(), found.rows())]
     return "\n\n".join([*parts, *found.cheapest(), found.caveat]) + "\n"
 
 
@@ -257,7 +259,7 @@ def _csv(found: Backtest) -> str:
     writer.writerow(["strategy", "seeds", "accuracy", "labels", "low", "high", "why"])
     for line in found.lines:
         for level, one in zip(found.levels, line.labels, strict=True):
-            writer.writerow(map(table.safe, [line.strategy, line.seeds, level, one.value, one.low, one.high, one.why]))
+            writer.writerow(map(shown, [line.strategy, line.seeds, level, one.value, one.low, one.high, one.why]))
     return out.getvalue()
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from alray.labelling.cells import guarded
-from alray.reports.sheets import escaped
+from alray.labelling.cells import shown
+from alray.reports.tables import markdown_table
 from alray.sweeps.best import Best, front
 from alray.sweeps.outcome import Configuration, Outcome
 
@@ -44,8 +44,8 @@ def to_csv(outcome: Outcome) -> str:
     """Return a row a trial; a cell that a spreadsheet would run as a formula is quoted."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(map(safe, columns(outcome)))
-    writer.writerows([safe(value) for value in one.row().values()] for one in outcome.results)
+    writer.writerow(map(shown, columns(outcome)))
+    writer.writerows([shown(value) for value in one.row().values()] for one in outcome.results)
     return out.getvalue()
 
 
@@ -102,11 +102,6 @@ def notes(outcome: Outcome, chosen: Best | None) -> list[str]:
     return [*said, f"Best: {chosen.configuration.name}, {at}; {chosen.rule}."]
 
 
-def safe(value: Any) -> Any:
-    """Return a cell of a CSV file: text that a spreadsheet would run as a formula begins with an apostrophe."""
-    return guarded(value).replace("\r", " ") if isinstance(value, str) else value  # unquoted by the writer
-
-
 def _summed(one: Configuration) -> list[str]:
     done = sum(result.state == "done" for result in one.results)
     counts = [one.name, str(len(one.results)), str(done)]
@@ -131,12 +126,3 @@ def _cell(name: str, value: Any) -> str:
         return NONE
     form = {"accuracy": ".4f", "dollars": ",.2f", "seconds": ",.1f"}.get(name)
     return format(value, form) if form else str(value)
-
-
-def markdown_table(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
-    """Return a table in Markdown, its first column to the left."""
-    return "\n".join([_line(head), _line(["---", *["---:"] * (len(head) - 1)]), *map(_line, body)])
-
-
-def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(map(escaped, cells))} |"

@@ -398,7 +398,7 @@ def dump(one: Driver, folder: Path) -> None:
     for pid in [one.pid, *driving.family(one.pid)]:
         told = driving.command(pid)
         sessions |= {word for word in told.replace("=", " ").split() if "/session_2" in word}
-        lines.append(f"{pid} {driving._state(pid)} {_read(Path(f'/proc/{pid}/wchan'))} {told[:300]}")
+        lines.append(f"{pid} {driving.state_of(pid)} {_read(Path(f'/proc/{pid}/wchan'))} {told[:300]}")
     (folder / "processes.txt").write_text("\n".join(lines))
     for logs in {Path(one.partition("/session_2")[0]) / f"session_2{_session(one)}/logs" for one in sessions}:
         shutil.copytree(logs, folder / logs.parent.name, dirs_exist_ok=True)

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from driving import _state, command
+from driving import command, state_of
 from hosts import Host, until
 
 ROWS, DIM, CLASSES = 60_000, 32, 10
@@ -134,7 +134,7 @@ def stop_at_a_call(pid: int) -> str:
             time.sleep(0.001)
             continue
         os.kill(pid, signal.SIGSTOP)
-        while _state(pid) != "T":
+        while state_of(pid) != "T":
             time.sleep(0.001)
         if call := at_a_call(pid):
             return call

@@ -118,10 +118,10 @@ def start(tmp_path: Path) -> Iterator[Callable[[str], Driver]]:
 
 def test_only_what_is_alive_is_killed(start: Callable[[str], Driver]) -> None:
     one = start("exec sleep 60")
-    since = driving._since(one.pid)
+    since = driving.started_at(one.pid)
     assert killer.strike(one.pid, "another time") is None
     time.sleep(0.2)
-    assert driving._state(one.pid) not in "TZX"
+    assert driving.state_of(one.pid) not in "TZX"
     until(lambda: driving.command(one.pid).startswith("sleep"))
     assert killer.strike(one.pid, since) == "sleep 60"
     assert one.process.wait() == -signal.SIGKILL
