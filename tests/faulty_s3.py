@@ -194,3 +194,12 @@ def between(*, answer_s: float = 5, tries: int = TRIES, pause_s: float = 0.04) -
         patch.setattr(clients, "PYARROW_RETRIES", tries - 1)
         patch.setattr("botocore.retryhandler.random", types.SimpleNamespace(random=lambda: pause_s))
         yield proxy
+
+
+def put_behind(proxy: FaultyS3, uri: str, data: bytes) -> None:
+    """Write past the proxy."""
+    import boto3
+
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    client = boto3.session.Session().client("s3", endpoint_url=f"http://{proxy.behind}")
+    client.put_object(Bucket=bucket, Key=key, Body=data)

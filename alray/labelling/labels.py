@@ -165,9 +165,9 @@ def _read_csv(uri: str) -> pa.Table:
 
 
 def _read_parquet(uri: str) -> pa.Table:
-    """Only the columns of labels: the file may hold pictures too."""
+    """Only the columns of labels: the file may hold pictures too. On S3 each is a request of its own."""
     try:
-        with storage.open_input(uri) as file:
+        with storage.open_unchanged(uri) as file:
             parquet = pyarrow.parquet.ParquetFile(file)
             names = [n for n in parquet.schema_arrow.names if n in SCHEMA.names]
             table = parquet.read(columns=names)

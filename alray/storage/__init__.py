@@ -1,7 +1,8 @@
 """Read and write local paths, `s3://` and `gs://` alike, so that a file is there whole or not at all.
 
 Every write is a commit: locally a temporary file, fsync and a rename; on S3 one PUT through boto3, because
-pyarrow's S3 writer overwrites silently and publishes a short file when an exception leaves its `with`.
+pyarrow's S3 writer overwrites silently and publishes a short file when an exception leaves its `with`. A whole read
+on S3 is one GET through boto3, because pyarrow asks for the size first, and the file may be replaced in between.
 Everything else goes through pyarrow. A URI never carries a secret, since URIs are stored and logged.
 
 The commits are here; `places` says what a URI names, `clients` how it is reached, `listing` and `reading` what is
@@ -11,6 +12,7 @@ there.
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -30,13 +32,13 @@ from alray.storage import clients, places
 from alray.storage.clients import configure, environment
 from alray.storage.listing import TEMPORARY, exists, expand, is_folder, list_files, list_folders, size, stamp
 from alray.storage.places import is_relative, is_remote, join, local_path
-from alray.storage.reading import open_input, read_bytes, read_json, read_parquet, read_text, sha256
+from alray.storage.reading import open_input, open_unchanged, read_bytes, read_json, read_parquet, read_text, sha256
 
 __all__ = [
     "TEMPORARY", "configure", "delete", "delete_folder", "environment", "exists", "expand", "is_folder",
-    "is_relative", "is_remote", "join", "list_files", "list_folders", "local_path", "open_input", "put_once",
-    "read_bytes", "read_json", "read_parquet", "read_text", "replace_if", "sha256", "size", "staged", "stamp",
-    "write_bytes", "write_json", "write_parquet",
+    "is_relative", "is_remote", "join", "list_files", "list_folders", "local_path", "open_input", "open_unchanged",
+    "put_once", "read_bytes", "read_json", "read_parquet", "read_text", "replace_if", "sha256", "size", "staged",
+    "stamp", "write_bytes", "write_json", "write_parquet",
 ]  # fmt: skip
 
 LOCK_S = 30
@@ -130,8 +132,8 @@ def _write(uri: str, data: bytes, *, once: bool = False) -> bool:
 
 def _replace_on_s3(uri: str, data: bytes, expected: str) -> bool:
     try:
-        tag = stamp(uri)  # before the content: a write between the two makes the PUT fail
-        return sha256(uri) == expected and _put(uri, data, IfMatch=f'"{tag}"')
+        found = clients.content(uri)
+        return hashlib.sha256(found.data).hexdigest() == expected and _put(uri, data, IfMatch=found.tag)
     except StoragePathError:  # it is gone
         return False
 

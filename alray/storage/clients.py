@@ -10,10 +10,11 @@ import errno
 import functools
 import os
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import pyarrow as pa
@@ -146,6 +147,27 @@ def s3(verb: str, uri: str, operation: str, **arguments: Any) -> dict[str, Any]:
         raise StorageError(f"Cannot {verb} {uri}: {_failed(error)}") from error
     except BotoCoreError as error:
         raise StorageError(f"Cannot {verb} {uri}: {_failed(error)}") from error
+
+
+class Content(NamedTuple):
+    """All of an object, and the tag that a conditional write names it by."""
+
+    data: bytes
+    tag: str
+
+
+def content(uri: str) -> Content:
+    """Return an S3 object by one request: parts, or a size asked for before, could be of different contents."""
+    from botocore.exceptions import BotoCoreError
+
+    for attempt in range(ATTEMPTS):
+        answer = s3("read", uri, "get_object")
+        try:
+            return Content(answer["Body"].read(), answer["ETag"])
+        except BotoCoreError as error:  # the answer ended in the middle, which boto3 leaves to its caller
+            broken = error
+            time.sleep(0.05 * 2**attempt)
+    raise StorageError(f"Cannot read {uri}: {_failed(broken)}") from broken
 
 
 @functools.lru_cache(maxsize=8)

@@ -4,27 +4,54 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from alray.errors import StoragePathError, nearest
-from alray.storage import clients, places
+from alray.errors import StorageError, StoragePathError, nearest
+from alray.storage import clients, listing, places
 
 
 def open_input(uri: str) -> pa.NativeFile:
-    """Open a file for random access; the caller closes it (`with`)."""
+    """Open a file for random access; the caller closes it (`with`).
+
+    On S3 its size is asked for once and each part by itself, so it must not be replaced meanwhile: where it may be,
+    use `read_bytes` or `open_unchanged`.
+    """
     place = places.place_of(uri)
     with clients.named("read", uri):
         return clients.filesystem(place.scheme).open_input_file(place.path)
 
 
 def read_bytes(uri: str) -> bytes:
-    """Return the whole content of a file."""
-    with open_input(uri) as file, clients.named("read", uri):
+    """Return the whole content of a file, as it is at one moment: old or new where another process replaces it."""
+    place = places.place_of(uri)
+    if place.scheme == "s3":
+        return clients.content(uri).data
+    with clients.named("read", uri), clients.filesystem(place.scheme).open_input_stream(place.path, None) as file:
         return bytes(file.read())
+
+
+@contextmanager
+def open_unchanged(uri: str) -> Iterator[pa.NativeFile]:
+    """Open a file for random access in a `with`; raise StorageError at its end if the file was replaced meanwhile."""
+    before = listing.stamp(uri)
+    try:
+        with open_input(uri) as file:
+            yield file
+    except (OSError, pa.ArrowInvalid) as error:
+        _refuse_another(uri, before)
+        with clients.named("read", uri) if isinstance(error, OSError) else nullcontext():
+            raise
+    _refuse_another(uri, before)
+
+
+def _refuse_another(uri: str, before: str) -> None:
+    if listing.stamp(uri) != before:
+        raise StorageError(f"{uri} was replaced while it was being read. Nothing was taken from it; run this again.")
 
 
 def read_text(uri: str) -> str:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import faulty_s3
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from alray.errors import LabelsError
+from alray import storage
+from alray.errors import LabelsError, StorageError
 from alray.labelling import Labels, read_labels
 
 
@@ -94,3 +96,17 @@ def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
     pq.write_table(pa.table({"id": ["a"], "label": ["1"]}).replace_schema_metadata({"schema": "2"}), path)
     with pytest.raises(LabelsError, match="reads schema 1"):
         read_labels(path)
+
+
+@pytest.mark.parametrize("other", ["another label", "no table"])
+def test_labels_that_are_replaced_while_they_are_read_are_refused(s3: str, other: str) -> None:
+    """Half of the columns could be of the file before, and half of the file after."""
+    uri = f"{s3}/labels-{other[:2]}.parquet"
+    Labels.of({"a": "cat"}).write(uri)
+    with faulty_s3.between() as proxy:
+        fault = proxy.fail("GET .*labels", "SlowDown", times=1)
+        new = Labels.of({"a": "dog"}).to_bytes() if other != "no table" else b"a,dog"
+        fault.then = lambda: faulty_s3.put_behind(proxy, uri, new)
+        with pytest.raises(StorageError, match=r"was replaced while it was being read\. Nothing was taken from it"):
+            read_labels(uri)
+    storage.delete(uri)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -142,6 +143,19 @@ def test_an_answer_that_ends_in_the_middle_is_asked_for_again(uri: str, proxy: F
             read()
 
 
+@pytest.mark.parametrize("other", [DATA[:-1], DATA + b"}"], ids=["shorter", "longer"])
+def test_a_file_that_is_replaced_while_it_is_read_is_read_whole(uri: str, proxy: FaultyS3, other: bytes) -> None:
+    """A heartbeat that is a digit longer than the one before must not look like a lease that is cut short."""
+    fault = proxy.fail(OPERATIONS["read"].which, "SlowDown", times=1)
+    fault.then = lambda: faulty_s3.put_behind(proxy, uri, other)
+    assert storage.read_bytes(uri) == other
+    proxy.heal()
+    fault = proxy.fail(OPERATIONS["write"].which, "SlowDown", times=1)
+    fault.then = lambda: faulty_s3.put_behind(proxy, uri, DATA)
+    assert storage.replace_if(uri, b"mine", expected=hashlib.sha256(other).hexdigest()) is False
+    assert storage.read_bytes(uri) == DATA
+
+
 def test_a_put_that_was_stored_and_not_answered_is_known_as_ones_own(uri: str, proxy: FaultyS3) -> None:
     once = f"{uri[:-1]}once"
     fault = proxy.fail("PUT .*/once$", "lost", times=1)
@@ -158,18 +172,9 @@ def test_a_put_of_another_in_between_is_not_ones_own(uri: str, proxy: FaultyS3) 
     """The connection ends before the server has stored it, another writer is faster, and the retry must not win."""
     once = f"{uri[:-1]}once"
     fault = proxy.fail("PUT .*/once$", "cut", times=1)
-    fault.then = lambda: storage_put_behind(proxy, once, b"another's")
+    fault.then = lambda: faulty_s3.put_behind(proxy, once, b"another's")
     assert storage.put_once(once, b"mine") is False
     assert storage.read_bytes(once) == b"another's"
-
-
-def storage_put_behind(proxy: FaultyS3, uri: str, data: bytes) -> None:
-    """Write past the proxy."""
-    import boto3
-
-    bucket, _, key = uri.removeprefix("s3://").partition("/")
-    client = boto3.session.Session().client("s3", endpoint_url=f"http://{proxy.behind}")
-    client.put_object(Bucket=bucket, Key=key, Body=data)
 
 
 def test_a_put_that_is_never_answered_has_been_made(uri: str, proxy: FaultyS3) -> None:
