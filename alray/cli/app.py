@@ -12,6 +12,7 @@ import errno
 import functools
 import inspect
 import logging
+import os
 import signal
 import sys
 import traceback
@@ -46,6 +47,7 @@ COMMANDS = (
     check.check,
 )
 FORMAT_VARIABLE = "ALRAY_LOG_FORMAT"
+WRONG_WORDS: Any = typer.BadParameter.__bases__  # of the click that typer brings, or of the one beside it
 
 LogFormat = Annotated[
     Format,
@@ -97,26 +99,27 @@ class Signals:
 
 def main(words: list[str] | None = None) -> NoReturn:
     """Run the command line and exit."""
-    log.setup()
+    told = os.environ.get(FORMAT_VARIABLE)  # before the words are read, so that what is wrong with them is said so too
+    log.setup(format=Format(told) if told in list(Format) else None)
     signals = Signals()
     signals.watch()
     try:
-        app(words, prog_name="alray")
+        code = app(words, prog_name="alray", standalone_mode=False)
     except BaseException as error:
-        sys.exit(_ending(error, signals.received))
-    sys.exit(0)
+        code = _ending(error, signals.received)
+    sys.exit(code or 0)
 
 
 def _ending(error: BaseException, received: int | None) -> int:
     """Say how a command ended, where it did not say so itself, and return its exit code."""
     if received is None and isinstance(error, SystemExit) and error.code == signal.SIGTERM:
-        received = (
-            signal.SIGTERM
-        )  # Ray puts a handler of its own in place of ours, which exits with the signal's number
+        received = signal.SIGTERM  # Ray's own handler, in place of ours, exits with the signal's number
     if received is not None:
         # Whatever the error is: what is raised in a signal handler comes out of Ray's compiled code as another one.
         text = f"Stopped by {signal.Signals(received).name}. The same command goes on from the last finished stage."
         return _say(text, 128 + received)
+    if isinstance(error, WRONG_WORDS):
+        return _refuse_words(error)
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else int(error.code is not None)
     if isinstance(error, AlrayError):
@@ -125,6 +128,14 @@ def _ending(error: BaseException, received: int | None) -> int:
         return _say(f"{error}: the disk is full. Make room; the same command goes on.", 1)
     text = "This is a fault of alray, not of your settings. The same command goes on from the last finished stage."
     return _say(text, 1, error)
+
+
+def _refuse_words(error: Any) -> int:
+    """Say what is wrong with the command's words, in a line of the log where that is JSON, and return the exit code."""
+    if log.written_as() is Format.JSON:
+        return _say(f"{error.format_message()} See `{error.ctx.command_path if error.ctx else 'alray'} --help`.", 2)
+    error.show()
+    return int(error.exit_code)
 
 
 def _first(error: AlrayError) -> BaseException:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 from pydantic import Field
@@ -72,6 +73,7 @@ class Pool:
         roots: tuple[str, ...] = ()
         if isinstance(path, PoolConfig):
             rows_per_shard, roots, path = path.rows_per_shard, tuple(map(_absolute, path.roots)), path.path
+            _warn_of_missing(roots)
         if rows_per_shard < 1:
             raise PoolError(f"`pool.rows_per_shard` is {rows_per_shard}; it must be 1 or more.")
         found = sources.find(path)
@@ -184,6 +186,12 @@ def _check_alike(shards: Sequence[Shard]) -> None:
 def _absolute(folder: str) -> str:
     local = storage.local_path(folder)  # workers may stand in another folder
     return folder if local is None else str(local)
+
+
+def _warn_of_missing(roots: Iterable[str]) -> None:
+    """Name folders that are not here: no mistake where only the workers have them."""
+    if missing := [root for root in roots if not Path(root).is_dir()]:
+        log.warning("`pool.roots`: %s is no folder of this machine; workers must have it", _some(missing))
 
 
 def _some(uris: Iterable[str]) -> str:

@@ -6,6 +6,7 @@ to a runtime is a module-level function that is pure, or commits idempotently, b
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -16,12 +17,14 @@ from typing import Any, Literal, Self
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from alray.config import Config
 
 FAN_IN = 16
 """Parts merged by one step of a tree. On Ray the cost of a call dominates: wide trees win (8 to 16 measured best)."""
+
+_ADDRESS = re.compile(r"auto|local|(ray://)?([\w.-]+|\[[\da-fA-F:.]+\]):\d{1,5}")
 
 
 class RuntimeConfig(Config):
@@ -34,6 +37,13 @@ class RuntimeConfig(Config):
     max_restarts: int = Field(8, ge=0)  # times that a lost worker is replaced within one stage
     object_store_bytes: int = Field(2**30, ge=80 * 2**20)  # of a cluster that alray starts itself
     insecure: bool = False  # join a cluster beyond loopback without a token
+
+    @field_validator("address")
+    @classmethod
+    def _is_address(cls, address: str | None) -> str | None:
+        if address is not None and not _ADDRESS.fullmatch(address):
+            raise ValueError(f"is {address!r} (expected auto, local, host:port or ray://host:port)")
+        return address
 
 
 @dataclass(frozen=True)

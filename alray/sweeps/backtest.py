@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from alray import storage
-from alray.campaign import measure, splits
+from alray.campaign import measure, opening, splits
 from alray.errors import ConfigError
 from alray.features import from_pool
 from alray.labelling.cells import shown
@@ -154,7 +154,7 @@ def plan(bought: Bought, run: str, words: Sequence[str], *, strategies: Sequence
     values = {name: {"strategy": _strategy(settings, name)} for name in asked}
     raw = {
         "sweep": {
-            "folder": f"{run.rstrip('/')}-backtest",
+            "folder": f"{opening.home(run)}-backtest",
             "grid": {"strategy": values},
             "seeds": seeds,
             "runtime": settings.runtime.name,

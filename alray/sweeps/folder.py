@@ -63,7 +63,7 @@ def stopped(home: str) -> set[str]:
 
 def _read(uri: str) -> dict[str, Any]:
     try:
-        found = load_yaml(storage.read_text(uri))
+        found = load_yaml(storage.read_bytes(uri).decode())
         if found["schema"] != 1:
             raise LedgerError(
                 f"{uri} has schema {found['schema']}; this alray reads schema 1. Use the alray that wrote it."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -73,6 +74,15 @@ def test_words_that_are_no_command_are_the_users_mistake(alray: Alray, words: li
     code, _, err = alray(*words)
     assert code == 2
     assert err and "Traceback" not in err
+
+
+def test_a_mistake_in_the_words_is_a_line_of_json_where_the_log_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALRAY_LOG_FORMAT", "json")
+    for words, said in ((["run"], "Missing argument 'CONFIG'"), (["status", "--josn", "x"], "No such option")):
+        ended = subprocess.run([sys.executable, "-m", "alray", *words], capture_output=True, text=True, check=False)
+        line = json.loads(ended.stderr)
+        assert ended.returncode == line["exit_code"] == 2 and said in line["message"]
+        assert line["message"].endswith(f" See `alray {words[0]} --help`.")
 
 
 def test_help_names_every_command(alray: Alray) -> None:

@@ -89,6 +89,12 @@ def test_uris_are_found_beside_their_file_and_nowhere_above(tmp_path: Path) -> N
     assert "null character" in reasons[13] and "cannot be read" in reasons[15]
 
 
+def test_a_root_that_is_not_here_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = builders.parquet(tmp_path / "p.parquet", {"id": builders.ids(1), "uri": pa.array(["a.png"])})
+    Pool.open(PoolConfig(path=path, roots=[str(tmp_path), str(tmp_path / "mispelled")]))
+    assert caplog.messages == [f"`pool.roots`: {tmp_path}/mispelled is no folder of this machine; workers must have it"]
+
+
 def test_a_picture_file_that_is_too_large_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "MAX_BYTES", 10)
     (tmp_path / "a.png").write_bytes(b"x" * 11)

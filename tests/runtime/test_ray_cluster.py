@@ -7,6 +7,7 @@ import stat
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from alray.errors import ConfigError, RuntimeFailure
 from alray.runtime import RuntimeConfig, ray_cluster
@@ -54,6 +55,14 @@ def test_a_cluster_beyond_loopback_needs_a_token(clean: Path) -> None:
     ray_cluster.prepare_environment(RuntimeConfig(address="10.0.0.7:6379", insecure=True))
     os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef"}
     ray_cluster.prepare_environment(RuntimeConfig(address="10.0.0.7:6379"))
+
+
+@pytest.mark.parametrize("address", ["", "nonsense", "http://head:8265", "head:", "a b:1", "ray://head", "auto:1 "])
+def test_an_address_that_is_none_is_refused(address: str) -> None:
+    with pytest.raises(ValidationError, match=r"\(expected auto, local, host:port or ray://host:port\)"):
+        RuntimeConfig(address=address)
+    for right in ("auto", "local", "10.0.0.7:6379", "my-head.ns.svc:10001", "ray://[fe80::1]:10001", None):
+        assert RuntimeConfig(address=right).address == right
 
 
 @pytest.mark.parametrize(

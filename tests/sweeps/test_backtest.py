@@ -153,10 +153,13 @@ def test_what_cannot_be_looked_back_on_is_refused(run: Path, data: Path, tmp_pat
         backtest(str(tmp_path / "short"))
 
 
-def test_its_own_strategy_keeps_its_parameters(data: Path, tmp_path: Path) -> None:
+def test_its_own_strategy_keeps_its_parameters(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = campaigns.settings(data, tmp_path / "run", strategy={"name": "alfa_mix", "cap_step": 0.1})
     purchase = bought.Bought("r", settings, {"a": "x"}, ({"b": "y"},), 0, 80, 2, 0.2)
     told = backtests.plan(purchase, str(tmp_path / "run"), [], strategies=None, seeds=1)
     strategies = {t.configuration: t.settings.strategy for t in expand(told)}
     assert list(strategies) == ["alfa_mix", "random", "margin", "coreset", "badge"]
+    (tmp_path / "run").mkdir(exist_ok=True)
+    monkeypatch.chdir(tmp_path / "run")
+    assert backtests.plan(purchase, ".", [], strategies=None, seeds=1).home == told.home == f"{tmp_path}/run-backtest"
     assert strategies["alfa_mix"] == settings.strategy

@@ -16,7 +16,7 @@ import pytest
 
 import alray
 from alray import campaign, sweeps
-from alray.errors import RunError
+from alray.errors import LedgerError, RunError
 from alray.sweeps import folder, trial
 from alray.sweeps.grid import expand
 from alray.sweeps.settings import Sweep
@@ -137,6 +137,17 @@ def test_a_trial_that_fails_stops_no_other(sweep: Made, data: Path, monkeypatch:
     other = sweeps.run(sweep(f"sweep.folder={sweep().home}-2"))
     assert {r.error for r in other.outcome.failed} == {"ZeroDivisionError: a fault of ours"}
     assert {r.state for r in other.outcome.results} == {"failed"} and other.best is None
+
+
+def test_what_a_folder_keeps_and_nobody_can_read_is_named(sweep: Made) -> None:
+    folder.keep(sweep())
+    kept = Path(sweep().home) / "sweep.yaml"
+    for garbled in (b"\xff\xfe", b"schema: [", b"1", b""):
+        kept.write_bytes(garbled)
+        with pytest.raises(
+            LedgerError, match=rf"^{kept} is not readable as what alray wrote [\s\S]*Restore it"
+        ):
+            folder.keep(sweep())
 
 
 @pytest.mark.parametrize(
