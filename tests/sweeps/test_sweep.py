@@ -144,9 +144,7 @@ def test_what_a_folder_keeps_and_nobody_can_read_is_named(sweep: Made) -> None:
     kept = Path(sweep().home) / "sweep.yaml"
     for garbled in (b"\xff\xfe", b"schema: [", b"1", b""):
         kept.write_bytes(garbled)
-        with pytest.raises(
-            LedgerError, match=rf"^{kept} is not readable as what alray wrote [\s\S]*Restore it"
-        ):
+        with pytest.raises(LedgerError, match=rf"^{kept} is not readable as what alray wrote [\s\S]*Restore it"):
             folder.keep(sweep())
 
 
