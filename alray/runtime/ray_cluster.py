@@ -149,6 +149,7 @@ def prepare_environment(config: RuntimeConfig) -> None:
     _refuse_pickles()
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # of calls whose other copy has answered: no news
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")  # a report, one an epoch, waits for this poll
     address = address_of(config)
     if address is None:

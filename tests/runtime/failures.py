@@ -24,6 +24,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+TESTS = str(Path(__file__).parents[1])
+sys.path.insert(0, TESTS)
+os.environ["PYTHONPATH"] = os.pathsep.join([TESTS, os.environ.get("PYTHONPATH", "")])  # for the workers
+
 import builders
 import faults
 import numpy as np

@@ -32,6 +32,7 @@ def test_a_local_cluster_has_a_token_that_only_its_owner_reads(clean: Path) -> N
     assert os.environ["RAY_AUTH_MODE"] == "token"
     assert os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] == "0"
     assert os.environ["RAY_USAGE_STATS_ENABLED"] == "0"
+    assert os.environ["RAY_IGNORE_UNHANDLED_ERRORS"] == "1"
 
 
 def test_the_token_is_written_once(clean: Path) -> None:
