@@ -24,9 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-TESTS = str(Path(__file__).parents[1])
-sys.path.insert(0, TESTS)
-os.environ["PYTHONPATH"] = os.pathsep.join([TESTS, os.environ.get("PYTHONPATH", "")])  # for the workers
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import builders
 import faults
@@ -120,6 +118,7 @@ def cluster(folder: Path) -> Iterator[World]:
     token.write_text(secrets.token_hex(32))
     token.chmod(0o600)
     os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_USAGE_STATS_ENABLED": "0"}
+    os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)  # the workers need the tests' modules too
     os.environ |= {f"RAY_health_check_{name}": value for name, value in HEALTH.items()}
     ray_cluster.prepare_environment(RuntimeConfig())  # as on a cluster of alray's own: loopback, pings
     import ray
