@@ -13,6 +13,7 @@ import secrets
 import signal
 import stat
 import tempfile
+import textwrap
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -24,6 +25,9 @@ from alray.log import adopt
 from alray.runtime.base import RuntimeConfig
 
 log = logging.getLogger(__name__)
+
+SAID_BY_RAY = 400
+"""Characters of what Ray says of a lost machine that are worth a line; its own logs have the rest."""
 
 JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Ray sets this variable for what `ray job submit` starts, and for nothing else."""
@@ -200,6 +204,17 @@ def _refresh() -> None:
     ray_constants.ENABLE_RAY_CLUSTER = os.environ.get("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER") != "0"
 
 
+def _hear_raylets() -> None:
+    """Let what Ray says of its machines and workers be lines of the log: it prints them among the results."""
+    from ray._private import worker
+
+    def tell(data: Mapping[str, Any], *_: Any, **__: Any) -> None:
+        for said in data["lines"]:
+            log.warning("Ray says: %s", textwrap.shorten(said, SAID_BY_RAY, placeholder=" …"))
+
+    worker.print_to_stdstream = tell
+
+
 def join(config: RuntimeConfig) -> bool:
     """Connect this process to a cluster and return whether alray started it (and must stop it).
 
@@ -210,6 +225,7 @@ def join(config: RuntimeConfig) -> bool:
     if ray.is_initialized():
         return False
     _refresh()
+    _hear_raylets()
     settings: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "namespace": "alray"}
     address = address_of(config)
     if address is None:

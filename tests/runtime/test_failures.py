@@ -36,7 +36,7 @@ def rows() -> dict[str, dict[str, Any]]:
         ended = subprocess.run(command, capture_output=True, text=True, env=clean, timeout=800)
     print(ended.stdout)
     assert ended.returncode == 0, ended.stderr[-4000:]
-    found = [json.loads(line) for line in ended.stdout.splitlines() if line.startswith("{")]
+    found = [json.loads(line) for line in ended.stdout.splitlines()]  # Ray prints nothing in between
     return {line["row"]: line for line in found}
 
 

@@ -58,6 +58,20 @@ def test_a_cluster_beyond_loopback_needs_a_token(clean: Path) -> None:
     ray_cluster.prepare_environment(RuntimeConfig(address="10.0.0.7:6379"))
 
 
+def test_what_ray_says_of_a_lost_machine_is_a_line_of_the_log(
+    caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ray._private import worker
+
+    monkeypatch.setattr(worker, "print_to_stdstream", worker.print_to_stdstream)  # put back in the end
+    ray_cluster._hear_raylets()
+    lines = ["The node 10.0.0.7 is dead.\n\tThis can happen when\n" + "x " * 500]
+    worker.print_to_stdstream({"lines": lines, "pid": "raylet", "is_err": False}, ignore_prefix=False)
+    (said,) = caplog.messages
+    assert said.startswith("Ray says: The node 10.0.0.7 is dead. This can happen when x x") and said.endswith(" …")
+    assert len(said) <= 10 + ray_cluster.SAID_BY_RAY and capsys.readouterr() == ("", "")
+
+
 @pytest.mark.parametrize("address", ["", "nonsense", "http://head:8265", "head:", "a b:1", "ray://head", "auto:1 "])
 def test_an_address_that_is_none_is_refused(address: str) -> None:
     with pytest.raises(ValidationError, match=r"\(expected auto, local, host:port or ray://host:port\)"):
