@@ -196,10 +196,10 @@ def between(*, answer_s: float = 5, tries: int = TRIES, pause_s: float = 0.04) -
         yield proxy
 
 
-def put_behind(proxy: FaultyS3, uri: str, data: bytes) -> None:
+def put_behind(proxy: FaultyS3, uri: str, data: bytes, **more: str) -> None:
     """Write past the proxy."""
     import boto3
 
     bucket, _, key = uri.removeprefix("s3://").partition("/")
     client = boto3.session.Session().client("s3", endpoint_url=f"http://{proxy.behind}")
-    client.put_object(Bucket=bucket, Key=key, Body=data)
+    client.put_object(Bucket=bucket, Key=key, Body=data, **more)

@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from alray import storage
-from alray.errors import LedgerError, RunError, StorageError
+from alray.errors import AlrayError, LedgerError, RunError, StorageError, StoragePathError
 
 log = logging.getLogger(__name__)
 
@@ -116,7 +116,7 @@ class Lease:
         while not self._stop.wait(self._ttl / BEATS_PER_TTL):
             try:
                 self._renew(replace(self.holder, heartbeat=time.time()))
-            except StorageError as e:
+            except AlrayError as e:
                 log.warning("The heartbeat of %s could not be written; trying again. %s", self._uri, e)
 
     def _renew(self, new: Holder) -> None:
@@ -141,9 +141,12 @@ def read_lease(uri: str) -> Holder | None:
 
 def _read(uri: str) -> tuple[Holder | None, str | None]:
     """Return the holder and the digest of the file that says so, for compare-and-swap."""
-    if not storage.exists(uri):
+    try:
+        data = storage.read_bytes(uri)
+    except StoragePathError:
+        if storage.exists(uri):
+            raise
         return None, None
-    data = storage.read_bytes(uri)
     try:
         raw: dict[str, Any] = json.loads(data)
         if raw["schema"] != 1:

@@ -17,7 +17,7 @@ from typing import Literal, get_args
 from alray import gauges, storage
 from alray.campaign.ledger import Ledger
 from alray.campaign.opening import Opened
-from alray.errors import LedgerError, RunError, TrainingError, UserError
+from alray.errors import LedgerError, RunError, StoragePathError, TrainingError, UserError
 
 State = Literal["running", "waiting", "done", "failed"]
 FILE = "state.json"
@@ -86,13 +86,15 @@ def write(ledger: Ledger, state: State, opened: Opened, *, message: str = "") ->
 
 def read(ledger: Ledger) -> dict[str, str]:
     """Return the last state, with its message; `running` with none where nothing was written yet."""
-    if not storage.exists(ledger.uri(FILE)):
-        return {"state": "running", "message": "", "config": "", "file": ""}
     try:
         value = json.loads(storage.read_bytes(ledger.uri(FILE)))
         if value["schema"] != 1 or value["state"] not in get_args(State):
             raise ValueError(f"schema {value['schema']!r}, state {value['state']!r}")
         return {name: str(value[name]) for name in ("state", "message", "config", "file")}
+    except StoragePathError:
+        if storage.exists(ledger.uri(FILE)):
+            raise
+        return {"state": "running", "message": "", "config": "", "file": ""}
     except (ValueError, KeyError, TypeError) as e:
         uri = ledger.uri(FILE)
         raise LedgerError(f"{uri} is unreadable ({e}). Delete it; the next command writes it again.") from e

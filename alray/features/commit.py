@@ -96,12 +96,13 @@ def _joined(job: Job, version: str) -> pa.RecordBatch:
 
 
 def _record(job: Job, version: str) -> Record:
-    batch = store.read_batch(job.uri)
+    digest = storage.sha256(job.uri)
+    batch = store.read_batch(job.uri, sha256=digest)  # the same file, though another driver may write it meanwhile
     store.check_identity(batch, job.uri, version=version, key=job.key)
     ids = batch.column("id")
     bad = tuple((row, ids[row].as_py(), reason) for row, reason in store.batch_reasons(batch).items())
     dim = batch.column("features").type.list_size
-    return Record(job.key, batch.num_rows, dim, storage.sha256(job.uri), bad)
+    return Record(job.key, batch.num_rows, dim, digest, bad)
 
 
 def write_manifest(folder: str, header: Mapping[str, Any], jobs: Sequence[Job], records: Mapping[str, Record]) -> None:

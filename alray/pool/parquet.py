@@ -43,6 +43,7 @@ def inspect(uri: str) -> Footer:
 
     A List column says its size nowhere in the footer, so of such a file the first vector is read too.
     """
+    stamp = storage.stamp(uri)  # before the footer: rows that another file is counted by are refused when they are read
     with opened(uri) as file:
         schema = file.schema_arrow
         check_ids_column(uri, schema)
@@ -52,7 +53,7 @@ def inspect(uri: str) -> Footer:
             column = schema.field("features").type
             stored = vectors.stored(column, uri)
             dim = vectors.width(column) or _first_width(file)
-        return Footer(uri, file.metadata.num_rows, content, storage.stamp(uri), dim, stored)
+        return Footer(uri, file.metadata.num_rows, content, stamp, dim, stored)
 
 
 def check_ids_column(uri: str, schema: pa.Schema) -> None:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 from pydantic import Field
@@ -190,7 +190,7 @@ def _absolute(folder: str) -> str:
 
 def _warn_of_missing(roots: Iterable[str]) -> None:
     """Name folders that are not here: no mistake where only the workers have them."""
-    if missing := [root for root in roots if not Path(root).is_dir()]:
+    if missing := [root for root in roots if not storage.is_remote(root) and not os.path.isdir(root)]:
         log.warning("`pool.roots`: %s is no folder of this machine; workers must have it", _some(missing))
 
 

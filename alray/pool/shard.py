@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -68,8 +69,8 @@ class Shard:
         """Return the ids as an Arrow string column; otherwise like `ids`."""
         if self.kind == "folder":
             return pa.array(_listed(self), type=pa.large_string())
-        self._check_stamp()
-        column = parquet.read_column(self.uri, "id", self.start, self.stop).cast(pa.large_string())
+        with self._unchanged():
+            column = parquet.read_column(self.uri, "id", self.start, self.stop).cast(pa.large_string())
         self._check_ids(column)
         return column
 
@@ -80,14 +81,17 @@ class Shard:
         """
         if self.kind != "features" or self.dim is None:
             raise PoolError(f"{self.uri} holds pictures, not `features`; compute them first (`alray features`).")
-        self._check_stamp()
-        half_ND = np.zeros((self.rows, self.dim), dtype=np.float16)
+        with self._unchanged():
+            return self._half(self.dim)
+
+    def _half(self, dim: int) -> tuple[vectors.Half, dict[int, str]]:
+        half_ND = np.zeros((self.rows, dim), dtype=np.float16)
         reasons: dict[int, str] = {}
-        batch_rows = max(64, VECTOR_BYTES_AT_ONCE // (4 * self.dim))
+        batch_rows = max(64, VECTOR_BYTES_AT_ONCE // (4 * dim))
         for at, batch in parquet.batches(self.uri, ["features"], range(self.start, self.stop), batch_rows):
             first, last = max(self.start, at), min(self.stop, at + len(batch))
             piece = batch.column("features").slice(first - at, last - first)
-            block_ND, bad = vectors.to_half(piece, self.dim, self.uri, first)
+            block_ND, bad = vectors.to_half(piece, dim, self.uri, first)
             half_ND[first - self.start : last - self.start] = block_ND
             reasons.update((first - self.start + row, reason) for row, reason in bad.items())
         return half_ND, reasons
@@ -106,7 +110,10 @@ class Shard:
             names = _listed_once(self)
             yield from zip(wanted.tolist(), fetch.fetch(storage.join(self.uri, names[r]) for r in wanted), strict=True)
             return
-        self._check_stamp()
+        with self._unchanged():
+            yield from self._pictures(wanted)
+
+    def _pictures(self, wanted: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Iterator[tuple[int, bytes | BadRow]]:
         cells = self._cells(wanted)
         if self.kind == "image":
             yield from cells
@@ -119,8 +126,8 @@ class Shard:
         """Return an extra column (a label, say); PoolError when there is none of that name."""
         if self.kind == "folder":
             raise PoolError(f"{self.uri} is a folder of pictures and has no column `{name}`.")
-        self._check_stamp()
-        return parquet.read_column(self.uri, name, self.start, self.stop)
+        with self._unchanged():
+            return parquet.read_column(self.uri, name, self.start, self.stop)
 
     def _cells(self, wanted: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Iterator[tuple[int, bytes | BadRow]]:
         null = BadRow(f"`{self.kind}` is null")
@@ -130,6 +137,13 @@ class Shard:
             for row in wanted[low:high].tolist():
                 cell = cells[row + self.start - at].as_py()
                 yield row, null if cell is None else cell
+
+    @contextmanager
+    def _unchanged(self) -> Iterator[None]:
+        """Refuse a file that was written again since the pool was opened, or is while it is read."""
+        self._check_stamp()
+        yield
+        self._check_stamp()
 
     def _check_stamp(self) -> None:
         try:

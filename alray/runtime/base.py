@@ -24,7 +24,7 @@ from alray.config import Config
 FAN_IN = 16
 """Parts merged by one step of a tree. On Ray the cost of a call dominates: wide trees win (8 to 16 measured best)."""
 
-_ADDRESS = re.compile(r"auto|local|(ray://)?([\w.-]+|\[[\da-fA-F:.]+\]):\d{1,5}")
+_ADDRESS = re.compile(r"auto|local|(ray://)?([\w-][\w.-]*|\[[\da-fA-F:.]+\]):(?P<port>\d{1,5})", re.ASCII)
 
 
 class RuntimeConfig(Config):
@@ -41,7 +41,8 @@ class RuntimeConfig(Config):
     @field_validator("address")
     @classmethod
     def _is_address(cls, address: str | None) -> str | None:
-        if address is not None and not _ADDRESS.fullmatch(address):
+        found = None if address is None else _ADDRESS.fullmatch(address)
+        if address is not None and (found is None or not 0 < int(found["port"] or 1) < 2**16):
             raise ValueError(f"is {address!r} (expected auto, local, host:port or ray://host:port)")
         return address
 

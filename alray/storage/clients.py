@@ -26,6 +26,9 @@ from alray.storage import places
 CONNECT_S, ANSWER_S = 5, 15
 """How long to wait for a connection, and for the next byte of an answer."""
 
+BROKEN_S = 60
+"""How long to ask again for answers that end in the middle, each after tries of its own."""
+
 ATTEMPTS, PYARROW_RETRIES = 5, 8
 """How often a request is sent: boto3 pauses up to 1, 2, 4 and 8 s between, pyarrow 0.05 s and twice as long each time,
 up to 3.2 s. Neither in its `standard` mode, which after a few dozen failures of a process sends each request once."""
@@ -57,6 +60,9 @@ _MACHINE = {
     errno.EDQUOT: "the disk's quota is spent. Make room; the same command goes on.",
 }
 """What may pass, and is put right on the machine."""
+
+_THESE = "These credentials may not. Give others in the environment or a profile, or more rights."
+_NONE = "There are no credentials here. Give some in the environment or a profile."
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -118,11 +124,17 @@ def room_on(temp: Path, uri: str) -> Iterator[None]:
         raise StorageError(f"Cannot write {uri}: {where}{said}") from error
 
 
-def _failed(error: Exception) -> str:
+def _whose(client: Any) -> str:
+    from botocore import UNSIGNED
+
+    return _NONE if client.meta.config.signature_version is UNSIGNED else _THESE
+
+
+def _failed(error: Exception, whose: str = _THESE) -> str:
     """Return what is wrong with object storage, and what to do."""
     said = str(error).strip().rstrip(".")
     if _REFUSED.search(said):
-        return f"{said}. These credentials may not. Give others in the environment or a profile, or more rights."
+        return f"{said}. {whose}"
     return f"{said}. It was tried several times; the same command goes on when storage answers again."
 
 
@@ -143,8 +155,9 @@ def s3(verb: str, uri: str, operation: str, **arguments: Any) -> dict[str, Any]:
         if code in UNMET | BUSY:
             raise Refused(code) from error
         if code in _NOT_THERE:
-            raise StoragePathError(f"Cannot {verb} {uri}: there is no such file or bucket ({code}).") from error
-        raise StorageError(f"Cannot {verb} {uri}: {_failed(error)}") from error
+            said = f"there is no such file or bucket ({code}). Check the path."
+            raise StoragePathError(f"Cannot {verb} {uri}: {said}") from error
+        raise StorageError(f"Cannot {verb} {uri}: {_failed(error, whose=_whose(client))}") from error
     except BotoCoreError as error:
         raise StorageError(f"Cannot {verb} {uri}: {_failed(error)}") from error
 
@@ -159,14 +172,18 @@ class Content(NamedTuple):
 def content(uri: str) -> Content:
     """Return an S3 object by one request: parts, or a size asked for before, could be of different contents."""
     from botocore.exceptions import BotoCoreError
+    from urllib3.exceptions import HTTPError
 
+    began = time.monotonic()
     for attempt in range(ATTEMPTS):
+        time.sleep(0.05 * 2**attempt if attempt else 0)
         answer = s3("read", uri, "get_object")
         try:
             return Content(answer["Body"].read(), answer["ETag"])
-        except BotoCoreError as error:  # the answer ended in the middle, which boto3 leaves to its caller
+        except (BotoCoreError, HTTPError) as error:  # it ended in the middle, which boto3 leaves to its caller
             broken = error
-            time.sleep(0.05 * 2**attempt)
+        if time.monotonic() - began > BROKEN_S:
+            break
     raise StorageError(f"Cannot read {uri}: {_failed(broken)}") from broken
 
 
@@ -187,9 +204,12 @@ def _build_filesystem(scheme: str, _pid: int, endpoint: str | None, region: str 
 @functools.lru_cache(maxsize=4)
 def _build_client(_pid: int, endpoint: str | None, region: str | None) -> Any:
     import boto3  # a third of a second, needed only on S3
+    from botocore import UNSIGNED
     from botocore.config import Config
 
+    session = boto3.session.Session()
     config = Config(
+        signature_version=None if session.get_credentials() else UNSIGNED,  # what is public can be read without
         connect_timeout=CONNECT_S,
         read_timeout=ANSWER_S,
         retries={"mode": "legacy", "total_max_attempts": ATTEMPTS},
@@ -197,7 +217,7 @@ def _build_client(_pid: int, endpoint: str | None, region: str | None) -> Any:
         request_checksum_calculation="when_required",  # other S3 servers refuse the newer trailing checksums
         response_checksum_validation="when_required",
     )
-    return boto3.session.Session().client("s3", endpoint_url=endpoint, region_name=region, config=config)
+    return session.client("s3", endpoint_url=endpoint, region_name=region, config=config)
 
 
 def _endpoint_region() -> tuple[str | None, str | None]:

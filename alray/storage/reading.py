@@ -6,12 +6,13 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from alray.errors import StorageError, StoragePathError, nearest
+from alray.errors import AlrayError, StorageError, StoragePathError, nearest
 from alray.storage import clients, listing, places
 
 
@@ -31,8 +32,11 @@ def read_bytes(uri: str) -> bytes:
     place = places.place_of(uri)
     if place.scheme == "s3":
         return clients.content(uri).data
-    with clients.named("read", uri), clients.filesystem(place.scheme).open_input_stream(place.path, None) as file:
-        return bytes(file.read())
+    with clients.named("read", uri):
+        if place.scheme == "file":
+            return Path(place.path).read_bytes()
+        with clients.filesystem(place.scheme).open_input_stream(place.path, compression=None) as file:
+            return bytes(file.read())
 
 
 @contextmanager
@@ -42,9 +46,9 @@ def open_unchanged(uri: str) -> Iterator[pa.NativeFile]:
     try:
         with open_input(uri) as file:
             yield file
-    except (OSError, pa.ArrowInvalid) as error:
+    except (OSError, pa.ArrowException, AlrayError) as error:
         _refuse_another(uri, before)
-        with clients.named("read", uri) if isinstance(error, OSError) else nullcontext():
+        with nullcontext() if isinstance(error, pa.ArrowInvalid | AlrayError) else clients.named("read", uri):
             raise
     _refuse_another(uri, before)
 
@@ -78,7 +82,7 @@ def read_json(uri: str, *, schema: int = 1) -> Any:
 
 def read_parquet(uri: str, columns: Sequence[str] | None = None) -> pa.Table:
     """Return a Parquet file as a table, with these columns or all; a column that is not there is an error."""
-    with open_input(uri) as file, clients.named("read", uri):
+    with open_unchanged(uri) as file, clients.named("read", uri):
         try:
             parquet = pq.ParquetFile(file)
         except pa.ArrowInvalid as error:
@@ -93,6 +97,8 @@ def read_parquet(uri: str, columns: Sequence[str] | None = None) -> pa.Table:
 
 def sha256(uri: str) -> str:
     """Return the SHA-256 of a file's content, in hexadecimal."""
+    if places.is_remote(uri):
+        return hashlib.sha256(read_bytes(uri)).hexdigest()
     digest = hashlib.sha256()
     with open_input(uri) as file, clients.named("read", uri):
         while block := file.read(1 << 22):

@@ -95,6 +95,22 @@ def rewrite(path: Path, rows: int) -> None:
     builders.parquet(path, {"id": builders.ids(rows, start=500), "features": builders.vectors(matrix)})
 
 
+def test_a_file_that_is_replaced_while_its_footer_is_read_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rewrite(tmp_path / "p.parquet", 5)
+    found = reader.content_of
+
+    def replaced(*args: Any) -> Any:
+        rewrite(tmp_path / "p.parquet", 9)
+        return found(*args)
+
+    monkeypatch.setattr(reader, "content_of", replaced)
+    pool = Pool.open(str(tmp_path / "p.parquet"))
+    with pytest.raises(PoolError, match="was written again since the pool was opened"):
+        pool.shards[0].ids()
+
+
 def test_a_known_file_that_changed_or_went_is_refused(tmp_path: Path) -> None:
     glob, *_ = builders.features_pool(tmp_path, (10, 10))
     pool = Pool.open(glob)

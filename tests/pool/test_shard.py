@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import builders
 import pyarrow as pa
@@ -14,6 +16,7 @@ from alray import storage
 from alray.errors import PoolError, StorageError
 from alray.pool import BadRow, Pool, PoolConfig, fetch, images
 from alray.pool import parquet as reader
+from alray.pool.shard import Shard
 
 
 def test_images_come_by_row(tmp_path: Path) -> None:
@@ -89,10 +92,28 @@ def test_uris_are_found_beside_their_file_and_nowhere_above(tmp_path: Path) -> N
     assert "null character" in reasons[13] and "cannot be read" in reasons[15]
 
 
+@pytest.mark.parametrize("read", [Shard.features, Shard.ids, lambda shard: shard.column("label")])
+def test_a_file_that_is_replaced_while_it_is_read_is_refused(
+    read: Callable[[Shard], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shard, found = Pool.open(builders.features_pool(tmp_path, [8])[0]).shards[0], reader.batches
+
+    def replaced(*args: Any) -> Any:
+        builders.features_pool(tmp_path, [9])
+        return found(*args)
+
+    read(shard)
+    monkeypatch.setattr(reader, "batches", replaced)
+    with pytest.raises(PoolError, match="was written again since the pool was opened"):
+        read(shard)
+
+
 def test_a_root_that_is_not_here_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = builders.parquet(tmp_path / "p.parquet", {"id": builders.ids(1), "uri": pa.array(["a.png"])})
-    Pool.open(PoolConfig(path=path, roots=[str(tmp_path), str(tmp_path / "mispelled")]))
-    assert caplog.messages == [f"`pool.roots`: {tmp_path}/mispelled is no folder of this machine; workers must have it"]
+    odd = f"/{'n' * 300}"
+    Pool.open(PoolConfig(path=path, roots=[str(tmp_path), f"{tmp_path}/mispelled", odd, "s3://bucket/x"]))
+    some = f"{tmp_path}/mispelled, {odd}"
+    assert caplog.messages == [f"`pool.roots`: {some} is no folder of this machine; workers must have it"]
 
 
 def test_a_picture_file_that_is_too_large_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,7 +72,22 @@ def test_what_ray_says_of_a_lost_machine_is_a_line_of_the_log(
     assert len(said) <= 10 + ray_cluster.SAID_BY_RAY and capsys.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("address", ["", "nonsense", "http://head:8265", "head:", "a b:1", "ray://head", "auto:1 "])
+WRONG = [
+    "",
+    "nonsense",
+    "http://head:8265",
+    "head:",
+    "a b:1",
+    "ray://head",
+    "auto:1 ",
+    "h:99999",
+    "h:0",
+    "...:1",
+    "h:١٢",
+]
+
+
+@pytest.mark.parametrize("address", WRONG)
 def test_an_address_that_is_none_is_refused(address: str) -> None:
     with pytest.raises(ValidationError, match=r"\(expected auto, local, host:port or ray://host:port\)"):
         RuntimeConfig(address=address)

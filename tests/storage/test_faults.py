@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import faulty_s3
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from botocore.exceptions import ReadTimeoutError
 from faulty_s3 import FaultyS3, How
+from urllib3.exceptions import ProtocolError, SSLError
 
 from alray import storage
 from alray.errors import StorageError
@@ -113,8 +118,9 @@ def test_the_longest_wait_is_three_minutes() -> None:
     """What a silent server costs with the waits that are shipped: the tries of one request, and the pauses between."""
     tries, retries, answer_s = SHIPPED
     boto3 = tries * answer_s + sum(2.0**n for n in range(tries - 1))
+    broken = clients.BROKEN_S + boto3 + answer_s  # answers that end in the middle, the last one late
     pyarrow = (retries + 1) * answer_s + 0.025 * 2**retries
-    assert min(boto3, pyarrow) > 60 and max(boto3, pyarrow) < 180
+    assert min(boto3, pyarrow) > 60 and max(boto3, pyarrow, broken) < 180
 
 
 def test_many_failures_do_not_wear_out_the_tries(uri: str) -> None:
@@ -137,10 +143,39 @@ def test_an_answer_that_ends_in_the_middle_is_asked_for_again(uri: str, proxy: F
     proxy.fail("GET", "short", times=2)
     assert storage.read_parquet(table).num_rows == 5000
     proxy.heal()
-    proxy.fail("GET", "short")
+    fault = proxy.fail("GET", "short")
+    with pytest.raises(StorageError, match=AGAIN):
+        storage.read_bytes(uri)
+    assert all(pause >= 0.1 * 2**n for n, pause in enumerate(fault.pauses)) and len(fault.at) == faulty_s3.TRIES
     for read in (lambda: storage.read_bytes(uri), lambda: storage.sha256(uri), lambda: storage.read_parquet(table)):
         with pytest.raises(StorageError, match=AGAIN):
             read()
+
+
+@pytest.mark.parametrize("error", [ReadTimeoutError(endpoint_url="x"), SSLError("bad record"), ProtocolError("cut")])
+def test_an_answer_that_breaks_in_whatever_way_is_asked_for_again(
+    error: Exception, uri: str, proxy: FaultyS3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, ask = [], clients.s3
+
+    def breaking(*words: str) -> dict[str, Any]:
+        answer = ask(*words)
+        asked.append(words)
+        if len(asked) != 3:
+            monkeypatch.setattr(answer["Body"], "read", lambda: throw(error))
+        return answer
+
+    monkeypatch.setattr(clients, "s3", breaking)
+    assert storage.read_bytes(uri) == DATA and len(asked) == 3
+    monkeypatch.setattr(clients, "BROKEN_S", 0)
+    with pytest.raises(StorageError, match=f"Cannot read {uri}: .*{AGAIN}"):
+        storage.read_bytes(uri)
+    assert len(asked) == 4
+
+
+def throw(error: Exception) -> None:
+    """Raise it."""
+    raise error
 
 
 @pytest.mark.parametrize("other", [DATA[:-1], DATA + b"}"], ids=["shorter", "longer"])
@@ -150,10 +185,43 @@ def test_a_file_that_is_replaced_while_it_is_read_is_read_whole(uri: str, proxy:
     fault.then = lambda: faulty_s3.put_behind(proxy, uri, other)
     assert storage.read_bytes(uri) == other
     proxy.heal()
+    fault = proxy.fail(OPERATIONS["read"].which, "SlowDown", times=1)
+    fault.then = lambda: faulty_s3.put_behind(proxy, uri, DATA)
+    assert storage.sha256(uri) == hashlib.sha256(DATA).hexdigest()
+    faulty_s3.put_behind(proxy, uri, other)
+    proxy.heal()
     fault = proxy.fail(OPERATIONS["write"].which, "SlowDown", times=1)
     fault.then = lambda: faulty_s3.put_behind(proxy, uri, DATA)
     assert storage.replace_if(uri, b"mine", expected=hashlib.sha256(other).hexdigest()) is False
     assert storage.read_bytes(uri) == DATA
+
+
+def test_a_table_that_is_replaced_while_it_is_read_is_refused(uri: str, proxy: FaultyS3) -> None:
+    table = f"{uri[:-1]}t.parquet"
+    storage.write_parquet(table, pa.table({"id": ["a", "b"]}))
+    new = pa.BufferOutputStream()
+    pq.write_table(pa.table({"id": ["c", "d"]}), new)
+    fault = proxy.fail("GET .*t.parquet$", "SlowDown", times=1)
+    fault.then = lambda: faulty_s3.put_behind(proxy, table, new.getvalue().to_pybytes())
+    with pytest.raises(StorageError, match="was replaced while it was being read"):
+        storage.read_parquet(table)
+    assert storage.read_parquet(table)["id"].to_pylist() == ["c", "d"]
+
+
+def test_without_credentials_what_is_public_is_read(
+    uri: str, proxy: FaultyS3, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    faulty_s3.put_behind(proxy, f"{uri}-public", DATA, ACL="public-read")
+    for name in [name for name in os.environ if name.startswith("AWS_") and ("KEY" in name or "TOKEN" in name)]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    clients._build_client.cache_clear()
+    try:
+        assert storage.read_bytes(f"{uri}-public") == DATA
+        with pytest.raises(StorageError, match=r"There are no credentials here\. Give some in the environment"):
+            storage.read_bytes(uri)
+    finally:
+        clients._build_client.cache_clear()
 
 
 def test_a_put_that_was_stored_and_not_answered_is_known_as_ones_own(uri: str, proxy: FaultyS3) -> None:

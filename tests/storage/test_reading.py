@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import pyarrow as pa
 import pytest
 
 from alray import storage
-from alray.errors import StoragePathError
+from alray.errors import StorageError, StoragePathError
+from alray.storage import reading
 
 
 def test_an_input_is_read_at_random(root: str) -> None:
@@ -71,3 +73,28 @@ def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StoragePathError, match="has schema 2; this alray reads schema 1"):
         storage.read_json(uri)
     assert storage.read_json(uri, schema=2) == {"schema": 2}
+
+
+@pytest.mark.parametrize("name", ["x.gz", "x.bz2", "x.zst"])
+def test_what_is_stored_is_read_whatever_its_name_promises(root: str, name: str) -> None:
+    uri, data = storage.join(root, name), gzip.compress(b"packed")
+    storage.write_bytes(uri, data)
+    assert storage.read_bytes(uri) == data
+
+
+def test_a_file_that_is_replaced_before_it_is_opened_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri, found = str(tmp_path / "x"), reading.open_input
+    storage.write_bytes(uri, b"old")
+
+    def replaced(uri: str) -> pa.NativeFile:
+        storage.write_bytes(uri, b"newer")
+        return found(uri)
+
+    monkeypatch.setattr(reading, "open_input", replaced)
+    with pytest.raises(StorageError, match="was replaced while it was being read"), storage.open_unchanged(uri) as file:
+        file.read()
+    monkeypatch.undo()
+    with pytest.raises(StorageError, match=f"Cannot read {uri}: odd"), storage.open_unchanged(uri):
+        raise OSError("odd")
