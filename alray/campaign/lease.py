@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from alray import storage
-from alray.errors import AlrayError, LedgerError, RunError, StorageError, StoragePathError
+from alray.errors import LedgerError, RunError, StorageError, StoragePathError
 
 log = logging.getLogger(__name__)
 
@@ -116,7 +116,7 @@ class Lease:
         while not self._stop.wait(self._ttl / BEATS_PER_TTL):
             try:
                 self._renew(replace(self.holder, heartbeat=time.time()))
-            except AlrayError as e:
+            except Exception as e:  # whatever it is: a heart that stops lets another driver in
                 log.warning("The heartbeat of %s could not be written; trying again. %s", self._uri, e)
 
     def _renew(self, new: Holder) -> None:

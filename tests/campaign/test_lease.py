@@ -10,6 +10,7 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -121,6 +122,29 @@ def test_the_heartbeat_beats(uri: str) -> None:
         since = held.holder.heartbeat
         time.sleep(0.4)
         assert stored(uri).heartbeat > since
+
+
+@pytest.mark.parametrize("error", [StorageError("busy"), LedgerError("garbled"), SystemError("a library's own")])
+def test_the_heart_beats_on_after_whatever_went_wrong(
+    uri: str, error: Exception, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    swap, failed = storage.replace_if, threading.Event()
+
+    def stumbling(*args: Any, **named: Any) -> bool:
+        if not failed.is_set():
+            failed.set()
+            raise error
+        return swap(*args, **named)
+
+    monkeypatch.setattr(storage, "replace_if", stumbling)
+    with Lease(uri, ttl=0.3) as held:
+        since = held.holder.heartbeat
+        assert failed.wait(10)
+        give_up = time.monotonic() + 10
+        while stored(uri).heartbeat == since and time.monotonic() < give_up:
+            time.sleep(0.01)
+        assert stored(uri).heartbeat > since
+    assert f"could not be written; trying again. {error}" in caplog.text
 
 
 def test_of_many_threads_one_drives(uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
