@@ -237,7 +237,8 @@ class Ledger:
 
     def _read_table(self, name: str, schema: pa.Schema) -> pa.Table:
         try:
-            table = pa.parquet.read_table(io.BytesIO(storage.read_bytes(self.uri(name))))
+            file = pa.parquet.ParquetFile(io.BytesIO(storage.read_bytes(self.uri(name))))
+            table = file.read(use_threads=False)  # a thread of Arrow's that outlives a short command aborts it
             if (table.schema.metadata or {}).get(b"schema") != b"1":
                 raise LedgerError(f"{self.uri(name)} has no schema 1; this alray reads schema 1.")
             return table.select(schema.names).cast(schema)

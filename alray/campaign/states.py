@@ -7,6 +7,7 @@ lifts the refusal.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -17,10 +18,11 @@ from typing import Literal, get_args
 from alray import gauges, storage
 from alray.campaign.ledger import Ledger
 from alray.campaign.opening import Opened
-from alray.errors import LedgerError, RunError, StoragePathError, TrainingError, UserError
+from alray.errors import LedgerError, RunError, StorageError, StoragePathError, TrainingError, UserError
 
 State = Literal["running", "waiting", "done", "failed"]
 FILE = "state.json"
+ATTEMPTS = 20
 
 
 def recorded(ledger: Ledger, opened: Opened, work: Callable[[str | None], tuple[State, str]]) -> State:
@@ -77,11 +79,25 @@ def show(state: State) -> None:
 
 def write(ledger: Ledger, state: State, opened: Opened, *, message: str = "") -> None:
     """Replace the state."""
-    ledger.guard()
+    uri = ledger.uri(FILE)
     value = {"schema": 1, "state": state, "message": message, "config": opened.digest, "file": opened.file}
     data = json.dumps({**value, "at": time.time()}, indent=1).encode()
-    storage.write_bytes(ledger.uri(FILE), data)
-    show(state)
+    for _ in range(ATTEMPTS):
+        before = _digest(uri)
+        ledger.guard()  # in between: what another driver writes after this is not replaced
+        if storage.replace_if(uri, data, expected=before):
+            show(state)
+            return
+    raise StorageError(f"Cannot write {uri}: others write to it all the time.")
+
+
+def _digest(uri: str) -> str | None:
+    try:
+        return hashlib.sha256(storage.read_bytes(uri)).hexdigest()
+    except StoragePathError:
+        if storage.exists(uri):
+            raise
+        return None
 
 
 def read(ledger: Ledger) -> dict[str, str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -9,7 +11,9 @@ from alray import storage
 from alray.campaign import costs, lease, opening, rounds, states
 from alray.campaign.ledger import Ledger
 from alray.campaign.rounds import ALIGNED, FORECAST, SWITCH, Round
-from alray.errors import RunError
+from alray.campaign.settings import Settings
+from alray.errors import RunError, UserError
+from alray.labelling import Ask
 
 SUMS = (
     "dollars",
@@ -93,16 +97,20 @@ def _decision(round: Round) -> dict[str, Any]:
 def ready(run: str) -> bool:
     """Say whether running the command again would get further now: what a scheduler polls (decision 15)."""
     now = status(run)
-    if now.driver is not None or now.state in ("done", "failed"):
+    if now.driver is not None or now.state == "done":
         return False
     if now.state == "running":
         return True  # its driver died
     ledger = _existing(run)
-    found = opening.latest(ledger)
-    if found is None:
-        return True
-    asks = ledger.outstanding()
-    _, settings = found
+    asks, found = ledger.outstanding(), opening.latest(ledger)
+    if now.state == "failed":
+        with suppress(UserError):  # the labeller's mistake, if it was one, is still there
+            return found is not None and bool(asks) and _answered(found[1], asks)
+        return False
+    return found is None or _answered(found[1], asks)
+
+
+def _answered(settings: Settings, asks: Sequence[Ask]) -> bool:
     storage.configure(settings.storage.endpoint, settings.storage.region)
     answered = set(settings.labeller.collect(asks).column("request_id"))
     return all(ask.request_id in answered for ask in asks)

@@ -74,7 +74,7 @@ def _print_backtest(found: backtest.Backtest) -> None:
 
 
 def _refuse_failed(outcome: Outcome) -> None:
-    """Raise RuntimeFailure with the name and the error of each trial that failed."""
+    """Raise RuntimeFailure with the name and the error of each trial that failed, or with those that did not end."""
     if outcome.failed:
         lines = [f"  {one.trial.name}: {one.error}" for one in outcome.failed]
         raise RuntimeFailure(
@@ -85,4 +85,9 @@ def _refuse_failed(outcome: Outcome) -> None:
                     "Put that right, and run the same command again: it goes on with these alone.",
                 ]
             )
+        )
+    if cut := [one.trial.name for one in outcome.results if one.state in ("cut", "not begun")]:
+        raise RuntimeFailure(
+            f"{len(cut)} of {len(outcome.results)} trials have not ended ({', '.join(cut)}), so what is said above is "
+            "not all. Run the same command again: it goes on with these."
         )

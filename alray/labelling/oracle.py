@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from alray.errors import LabelsError
 from alray.labelling.base import Ask, Labeller
-from alray.labelling.labels import LABELLED, SKIPPED, Labels, read_labels
+from alray.labelling.labels import CANCELLED, LABELLED, SKIPPED, Labels, read_labels
 
 EXAMPLES = 5
 
@@ -29,8 +29,8 @@ class Oracle(Labeller):
         return Labels.of(
             {
                 "id": ask.id,
-                "label": answers[ask.id],
-                "status": SKIPPED if answers[ask.id] is None else LABELLED,
+                "label": answers[ask.id][0],
+                "status": answers[ask.id][1],
                 "annotator": self.name,
                 "origin": self.name,
                 "round": ask.round,
@@ -39,13 +39,15 @@ class Oracle(Labeller):
             for ask in asks
         )
 
-    def _answers(self, asks: Sequence[Ask]) -> dict[str, str | None]:
-        """Return the label of each asked id, None where the file says that it was skipped."""
+    def _answers(self, asks: Sequence[Ask]) -> dict[str, tuple[str | None, str]]:
+        """Return the label of each asked id, and its status; no label where the file has it skipped or cancelled."""
         wanted = {ask.id for ask in asks}
         if not wanted:
             return {}
         labels = read_labels(self.path).only(wanted)
-        known: dict[str, str | None] = {**dict.fromkeys(labels.ids), **labels.mapping()}
+        known: dict[str, tuple[str | None, str]] = {id_: (None, CANCELLED) for id_ in labels.ids}
+        known |= {id_: (None, SKIPPED) for id_ in labels.paid_ids()}
+        known |= {id_: (label, LABELLED) for id_, label in labels.mapping().items()}
         missing = sorted(wanted - known.keys())
         if missing:
             some = ", ".join(missing[:EXAMPLES])

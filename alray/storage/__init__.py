@@ -20,7 +20,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +148,8 @@ def _temporary(uri: str) -> Iterator[Path]:
     try:
         yield temp
     finally:
-        temp.unlink(missing_ok=True)
+        with suppress(OSError):  # of a disk that fails: what failed first is what counts
+            temp.unlink(missing_ok=True)
 
 
 def _commit(temp: Path, uri: str, *, once: bool = False) -> bool:

@@ -137,11 +137,17 @@ def backtest(
         folder=told.config.folder,
         levels=levels(own),
         lines=[_line(name, repeats, levels(own)) for name, repeats in curves.items()],
-        price=bought.label_dollars / bought.paid if bought.paid else 0.0,
+        price=_price(bought),
         free=bought.free,
         caveat=caveat(bought),
         finished=finished,
     )
+
+
+def _price(bought: Bought) -> float:
+    """Return the dollars of a label that came: those of rows that nobody could label are in them."""
+    came = len(bought.start) + sum(map(len, bought.rounds)) - bought.free
+    return bought.label_dollars / came if came else 0.0
 
 
 def plan(bought: Bought, run: str, words: Sequence[str], *, strategies: Sequence[str] | None, seeds: int) -> Sweep:

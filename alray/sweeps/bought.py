@@ -43,7 +43,6 @@ class Bought:
     rounds: tuple[Mapping[str, str], ...]
     free: int
     pool_rows: int
-    paid: int
     label_dollars: float
 
     @property
@@ -84,7 +83,6 @@ def read(run: str) -> Bought:
         rounds=chosen,
         free=len(given),
         pool_rows=_pool(ledger, settings).rows,
-        paid=sum(cost["labels"] for cost in costs),
         label_dollars=sum(cost["label_dollars"] for cost in costs),
     )
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 import functools
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from alray import storage
 from alray.campaign.lease import Lease
-from alray.errors import AlrayError
+from alray.errors import AlrayError, ConfigError
 from alray.sweeps import best, folder, plots, room, table, trial
 from alray.sweeps.best import Best
 from alray.sweeps.grid import Trial, expand
@@ -53,11 +53,18 @@ def run(sweep: Sweep) -> Finished:
     trials = expand(sweep)
     settings = trials[0].settings
     storage.configure(settings.storage.endpoint, settings.storage.region)
-    with Lease(storage.join(sweep.home, folder.LEASE)):
+    _refuse_run(sweep)
+    with Lease(storage.join(sweep.home, folder.LEASE)) as lease:
         folder.keep(sweep)
-        failed = _run(sweep, trials)
+        failed = _run(sweep, trials, lease.check)
+        lease.check()
         outcome = collect(sweep.home, trials, folder.stopped(sweep.home), failed, _shared(sweep))
         return write(sweep, outcome)
+
+
+def _refuse_run(sweep: Sweep) -> None:
+    if storage.exists(storage.join(sweep.home, "run.json")):
+        raise ConfigError(f"`sweep.folder` {sweep.config.folder!r} is a run's own folder. Give the sweep another.")
 
 
 def write(sweep: Sweep, outcome: Outcome) -> Finished:
@@ -79,8 +86,11 @@ def write(sweep: Sweep, outcome: Outcome) -> Finished:
 # Running
 
 
-def _run(sweep: Sweep, trials: Sequence[Trial]) -> dict[str, str]:
-    """Run the trials that are neither done nor stopped early; return the errors of those that failed."""
+def _run(sweep: Sweep, trials: Sequence[Trial], check: Callable[[], None]) -> dict[str, str]:
+    """Run the trials that are neither done nor stopped early; return the errors of those that failed.
+
+    `check` raises where another sweep has taken the folder over.
+    """
     begun = {one.name: trial.existing(one.settings.run) for one in trials}
     over = {name for name, status in begun.items() if status and status.state == "done"} | folder.stopped(sweep.home)
     todo = [one for one in trials if one.name not in over]
@@ -89,12 +99,13 @@ def _run(sweep: Sweep, trials: Sequence[Trial]) -> dict[str, str]:
         return {}
     before = {name: trial.reports(status) for name, status in begun.items() if status}
     one_by_one = sweep.config.runtime == "local"
-    return _in_process(sweep, todo) if one_by_one else _on_tune(sweep, todo, before)
+    return _in_process(sweep, todo, check) if one_by_one else _on_tune(sweep, todo, before, check)
 
 
-def _in_process(sweep: Sweep, todo: Sequence[Trial]) -> dict[str, str]:
+def _in_process(sweep: Sweep, todo: Sequence[Trial], check: Callable[[], None]) -> dict[str, str]:
     failed: dict[str, str] = {}
     for one in _prepared(sweep, todo):
+        check()
         try:
             trial.drive(trial.payload(one.settings), functools.partial(_told, one.name))
         except AlrayError as error:
@@ -105,7 +116,13 @@ def _in_process(sweep: Sweep, todo: Sequence[Trial]) -> dict[str, str]:
     return failed
 
 
-def _on_tune(sweep: Sweep, todo: Sequence[Trial], before: Mapping[str, list[trial.Report]]) -> dict[str, str]:
+def _on_tune(
+    sweep: Sweep, todo: Sequence[Trial], before: Mapping[str, list[trial.Report]], check: Callable[[], None]
+) -> dict[str, str]:
+    def told(name: str, report: trial.Report) -> bool:
+        check()
+        return _told(name, report)
+
     from alray.runtime import ray_cluster
 
     runtime = todo[0].settings.runtime
@@ -128,7 +145,7 @@ def _on_tune(sweep: Sweep, todo: Sequence[Trial], before: Mapping[str, list[tria
             log_to=sweep.config.log_to,
             folder=sweep.home,
             steps=trial.LABELS,
-            told=_told,
+            told=told,
         )
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from campaigns import settings
 
@@ -12,7 +14,7 @@ from alray.campaign import opening, ready, run, states, status
 from alray.campaign.lease import Lease
 from alray.campaign.ledger import Ledger
 from alray.campaign.status import SUMS
-from alray.errors import LedgerError, RunError
+from alray.errors import LabelsError, LedgerError, RunError
 
 
 def test_no_run_is_said(tmp_path: Path) -> None:
@@ -80,6 +82,39 @@ def test_a_live_driver_is_named_and_a_dead_one_is_not(data: Path, tmp_path: Path
         assert not ready(ledger.run)
     found = status(ledger.run)
     assert (found.state, found.driver) == ("waiting", None)
+
+
+def test_a_labellers_mistake_that_was_put_right_gets_further(data: Path, tmp_path: Path) -> None:
+    whole = pq.read_table(settings(data, tmp_path / "run").labeller.path)
+    path, uri = tmp_path / "oracle.parquet", str(tmp_path / "run")
+    shutil.copy(settings(data, uri).labeller.path, path)
+    config = settings(data, uri, labeller={"name": "oracle", "path": str(path)})
+    run(config, after_round=lambda number: False)
+    pq.write_table(whole.slice(0, 1), path)
+    with pytest.raises(LabelsError, match="has no label for"):
+        run(config)
+    assert status(uri).state == "failed" and not ready(uri)
+    pq.write_table(whole, path)
+    assert ready(uri)
+    assert run(config).state == "done" and not ready(uri)
+
+
+def test_another_drivers_state_is_not_replaced(data: Path, tmp_path: Path) -> None:
+    """The guard of a driver that slept passes; then its successor writes; then it wakes up and writes."""
+    run(settings(data, tmp_path / "run"))
+    file, theirs = tmp_path / "run/state.json", json.dumps({"schema": 1, "state": "done", "message": "theirs"})
+    opened = opening.Opened("", "config.yaml")
+    calls = []
+
+    def guard() -> None:
+        calls.append(1)
+        if len(calls) > 1:
+            raise RunError("lost")
+        file.write_text(theirs)
+
+    with pytest.raises(RunError, match="lost"):
+        states.write(Ledger(str(tmp_path / "run"), guard=guard), "running", opened)
+    assert file.read_text() == theirs
 
 
 def test_reading_the_status_writes_nothing(data: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from alray import storage
 from alray.pool import digits
+from alray.sweeps import trial
 
 Alray = Callable[..., tuple[int, str, str]]
 
@@ -53,6 +54,15 @@ def test_a_failed_trial_is_named_and_the_command_exits_1(config: str, alray: Alr
     assert "Best: good" in out and "failed" in out
     assert err.splitlines()[-3].startswith("alray: 1 of 2 trials failed; the others are not touched by it:")
     assert err.splitlines()[-2].startswith("  bad-seed=0-") and "pictures" in err.splitlines()[-2]
+
+
+def test_trials_that_have_not_ended_are_named_and_the_command_exits_1(
+    config: str, alray: Alray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trial, "drive", lambda given, report: None)  # as where another driver has them
+    code, _, err = alray("sweep", config, "campaign.budget.total=20")
+    assert code == 1 and "alray: 2 of 2 trials have not ended (margin-seed=0-" in err
+    assert "Run the same command again: it goes on with these." in err
 
 
 def test_a_backtest_prints_its_table_and_its_caveat(campaign: str, alray: Alray, config: str, tmp_path: Path) -> None:

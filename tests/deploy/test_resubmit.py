@@ -289,6 +289,13 @@ def test_a_server_that_is_not_there_is_told(
     assert "the API server cannot be reached" in capsys.readouterr().err
 
 
+def test_outside_a_cluster_it_says_what_is_missing(resubmit: ModuleType, monkeypatch: Any, capsys: Any) -> None:
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
+    assert resubmit.main([RUN, "alray"]) == 1
+    assert "KUBERNETES_SERVICE_HOST must be set, as in every pod" in capsys.readouterr().err
+
+
 def test_an_address_of_six_bytes_is_written_in_brackets(resubmit: ModuleType, monkeypatch: Any) -> None:
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "fd00::1")
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")

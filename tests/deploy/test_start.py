@@ -120,6 +120,14 @@ def test_its_commands_are_ones_that_alray_takes(
         assert parsed(words)["config"] == str(tmp_path / "campaign.yaml")
 
 
+@pytest.mark.parametrize("words", [["--gpus", "-1"], ["--gpus", "inf"], ["--patience", "nan"], ["--patience", "-5"]])
+def test_numbers_that_no_cluster_can_have_are_refused(start: ModuleType, words: list[str], capsys: Any) -> None:
+    with pytest.raises(SystemExit) as ended:
+        start.main(["campaign.yaml", *words])
+    assert ended.value.code == 2
+    assert f"{words[0]} is {float(words[1])}; it must be 0 or more, and finite" in capsys.readouterr().err
+
+
 def test_a_mistake_ends_it_before_anything_is_asked_for(
     start: ModuleType, steps: list[Any], joined: Any, tmp_path: Path, monkeypatch: Any, capsys: Any
 ) -> None:

@@ -29,6 +29,12 @@ def test_every_ask_gets_one_answer_with_its_request_id(oracle: Oracle) -> None:
     assert oracle.collect(asks).rows() == answers.rows()
 
 
+def test_what_the_file_has_cancelled_costs_nothing(tmp_path: Path) -> None:
+    (tmp_path / "oracle.csv").write_text("id,label,status\na,1,\nb,,cancelled\nc,,skipped\n")
+    answers = Oracle(path=str(tmp_path / "oracle.csv")).collect([Ask("run", 0, i) for i in "abc"])
+    assert answers.column("status") == ["labelled", "cancelled", "skipped"] and answers.paid_ids() == {"a", "c"}
+
+
 def test_unknown_ids_are_refused_before_anything_is_asked(oracle: Oracle) -> None:
     with pytest.raises(LabelsError, match=r"has no label for 2 of 3 picked ids, e\.g\. x, y\. Add their labels"):
         oracle.ask([Ask("run", 0, i) for i in ("a", "y", "x")])

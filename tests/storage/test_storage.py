@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -289,3 +290,15 @@ def test_google_storage_is_not_written_just_once() -> None:
     ):
         with pytest.raises(StoragePathError, match="cannot create a file just once on gs://"):
             write()
+
+
+def test_what_failed_first_is_told_where_nothing_can_be_put_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_only(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(os, "replace", read_only)
+    monkeypatch.setattr(Path, "unlink", read_only)
+    with pytest.raises(StorageError, match=r"Cannot write .*/x: the disk is read-only\. Give another place"):
+        storage.write_bytes(str(tmp_path / "x"), b"1")

@@ -153,9 +153,15 @@ def test_what_cannot_be_looked_back_on_is_refused(run: Path, data: Path, tmp_pat
         backtest(str(tmp_path / "short"))
 
 
+def test_a_label_costs_what_came_for_the_money() -> None:
+    """Two of three rows that were paid for have a label; a third of what stands in the table was given."""
+    purchase = bought.Bought("r", None, {"a": "x", "b": "x"}, ({"c": "y"},), 1, 80, 0.6)  # type: ignore[arg-type]
+    assert backtests._price(purchase) == pytest.approx(0.3)
+
+
 def test_its_own_strategy_keeps_its_parameters(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = campaigns.settings(data, tmp_path / "run", strategy={"name": "alfa_mix", "cap_step": 0.1})
-    purchase = bought.Bought("r", settings, {"a": "x"}, ({"b": "y"},), 0, 80, 2, 0.2)
+    purchase = bought.Bought("r", settings, {"a": "x"}, ({"b": "y"},), 0, 80, 0.2)
     told = backtests.plan(purchase, str(tmp_path / "run"), [], strategies=None, seeds=1)
     strategies = {t.configuration: t.settings.strategy for t in expand(told)}
     assert list(strategies) == ["alfa_mix", "random", "margin", "coreset", "badge"]

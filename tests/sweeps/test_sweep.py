@@ -16,7 +16,7 @@ import pytest
 
 import alray
 from alray import campaign, sweeps
-from alray.errors import LedgerError, RunError
+from alray.errors import ConfigError, LedgerError, RunError
 from alray.sweeps import folder, trial
 from alray.sweeps.grid import expand
 from alray.sweeps.settings import Sweep
@@ -264,3 +264,29 @@ def test_a_pool_of_pictures_is_embedded_once_for_each_backbone(
     prepared = sweeps.prepare.Shared(0, expand(told)[0].settings.runtime).trials(expand(told))
     assert built == [60, 20, 60, 20]  # without weights each seed draws a network of its own
     assert [t.settings.features for t in prepared] == [t.settings.features for t in expand(told)]
+
+
+def test_a_sweep_that_was_replaced_runs_and_writes_nothing_more(
+    sweep: Made, quick_disk: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = sweep("sweep.seeds=1")
+    uri, drive = Path(told.home) / "lease.json", trial.drive
+
+    def evicted(given: trial.Payload, report: object) -> None:
+        drive(given, report)  # type: ignore[arg-type]
+        held = json.loads(uri.read_text())
+        uri.write_text(json.dumps({**held, "fence": held["fence"] + 1, "place": "elsewhere"}))
+
+    monkeypatch.setattr(trial, "drive", evicted)
+    with pytest.raises(RunError, match="has lost the run"):
+        sweeps.run(told)
+    assert len(list(Path(told.home).glob("runs/*/run.json"))) == 1 and not (Path(told.home) / "table.csv").exists()
+
+
+def test_the_folder_of_a_run_is_no_sweeps(sweep: Made) -> None:
+    told = sweep()
+    Path(told.home).mkdir()
+    (Path(told.home) / "run.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"`sweep\.folder` '.*' is a run's own folder\. Give the sweep another"):
+        sweeps.run(told)
+    assert [file.name for file in Path(told.home).iterdir()] == ["run.json"]

@@ -133,7 +133,10 @@ def resubmit(api: RayJobs, run: str, name: str) -> str:
 
 def server() -> str:
     """Return the API server's address, as every pod is told it."""
-    host, port = os.environ["KUBERNETES_SERVICE_HOST"], os.environ["KUBERNETES_SERVICE_PORT"]
+    names = ("KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT")
+    if missing := [name for name in names if not os.environ.get(name)]:
+        raise Refusal(f"{' and '.join(missing)} must be set, as in every pod: this runs in a cluster's CronJob.")
+    host, port = (os.environ[name] for name in names)
     return f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
 
 

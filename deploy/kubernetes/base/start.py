@@ -61,7 +61,11 @@ def _parse(words: list[str] | None) -> argparse.Namespace:
     parser.add_argument("settings", metavar="key=value", nargs="*", help="settings to change")
     parser.add_argument("--gpus", type=float, default=0.0, help="GPUs of each of `runtime.workers`")
     parser.add_argument("--patience", type=float, default=1800.0, help="seconds to wait for all of them")
-    return parser.parse_intermixed_args(words)
+    asked = parser.parse_intermixed_args(words)
+    for name in ("gpus", "patience"):
+        if not 0 <= getattr(asked, name) < float("inf"):
+            parser.error(f"--{name} is {getattr(asked, name)}; it must be 0 or more, and finite")
+    return asked
 
 
 def check(config: str, words: list[str]) -> None:
@@ -126,10 +130,12 @@ def gets_further(settings: alray.Settings) -> bool:
         now = alray.status(settings.run)
     except alray.UserError:
         return True  # there is no run yet
+    if ready(settings.run):
+        return True
     if now.state in ("done", "failed"):
         last = opening.latest(Ledger(opening.home(settings.run)))
         return last is None or last[1] != settings  # a larger budget takes a run that was done further
-    return ready(settings.run)
+    return False
 
 
 def await_workers(
