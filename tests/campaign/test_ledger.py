@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from alray.campaign.ledger import Balance, Ledger
@@ -107,6 +108,20 @@ def test_a_corrupt_file_is_named_and_left_alone(ledger: Ledger, name: str, data:
         again(ledger).check()
     assert ledger.uri(name) in str(error.value)
     assert {p: p.read_bytes() for p in Path(ledger.run).rglob("*") if p.is_file()} == before
+
+
+def test_no_thread_of_arrows_outlives_the_reading(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that lets go of Python's bytes while the process ends aborts it: `alray status` ended with 134 at times."""
+    ledger.commit_asks(asks("a"))
+    read, threads = pq.ParquetFile.read, []
+
+    def noted(self: pq.ParquetFile, columns: object = None, use_threads: bool = True) -> object:
+        threads.append(use_threads)
+        return read(self, columns=columns, use_threads=use_threads)
+
+    monkeypatch.setattr(pq, "read_table", None)
+    monkeypatch.setattr(pq.ParquetFile, "read", noted)
+    assert again(ledger).asks(0) == asks("a") and threads and not any(threads)
 
 
 def test_asks_of_another_run_are_found(ledger: Ledger) -> None:
