@@ -217,6 +217,9 @@ class _Told(TrialProgressCallback):  # type: ignore[misc]
         super().__init__()
         self._told = told
 
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_told": None}  # Tune writes its callbacks down; nobody reads them, and locks do not go
+
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: Report, **info: Any) -> None:
         if ERROR in result:
             log.error("%s failed: %s", _name(trial), result.get(TRACE, result[ERROR]))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import threading
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray import cloudpickle
 
 from alray.errors import ConfigError
 from alray.runtime import ray_tune
@@ -103,3 +105,10 @@ def test_loggers_that_are_installed_and_none_at_all_are_fine(monkeypatch: pytest
     monkeypatch.setattr(importlib.util, "find_spec", lambda one, *rest: object())
     check_loggers(["mlflow", "tensorboard"])
     check_loggers([])
+
+
+def test_what_listens_to_reports_may_hold_what_cannot_travel() -> None:
+    """Tune writes its callbacks down; a sweep's holds its lease, and with it a lock."""
+    lock = threading.Lock()
+    listener = ray_tune._Told(lambda name, report: lock.locked())
+    assert cloudpickle.loads(cloudpickle.dumps(listener))._told is None and listener._told is not None
