@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from alray import storage
-from alray.errors import LedgerError, RunError, StorageError, StoragePathError
+from alray.errors import LedgerError, RunError, StorageError
 
 log = logging.getLogger(__name__)
 
@@ -141,11 +141,8 @@ def read_lease(uri: str) -> Holder | None:
 
 def _read(uri: str) -> tuple[Holder | None, str | None]:
     """Return the holder and the digest of the file that says so, for compare-and-swap."""
-    try:
-        data = storage.read_bytes(uri)
-    except StoragePathError:
-        if storage.exists(uri):
-            raise
+    data = storage.read_if_there(uri)
+    if data is None:
         return None, None
     try:
         raw: dict[str, Any] = json.loads(data)

@@ -18,7 +18,7 @@ from typing import Literal, get_args
 from alray import gauges, storage
 from alray.campaign.ledger import Ledger
 from alray.campaign.opening import Opened
-from alray.errors import LedgerError, RunError, StorageError, StoragePathError, TrainingError, UserError
+from alray.errors import LedgerError, RunError, StorageError, TrainingError, UserError
 
 State = Literal["running", "waiting", "done", "failed"]
 FILE = "state.json"
@@ -83,34 +83,24 @@ def write(ledger: Ledger, state: State, opened: Opened, *, message: str = "") ->
     value = {"schema": 1, "state": state, "message": message, "config": opened.digest, "file": opened.file}
     data = json.dumps({**value, "at": time.time()}, indent=1).encode()
     for _ in range(ATTEMPTS):
-        before = _digest(uri)
+        before = storage.read_if_there(uri)
         ledger.guard()  # in between: what another driver writes after this is not replaced
-        if storage.replace_if(uri, data, expected=before):
+        if storage.replace_if(uri, data, expected=None if before is None else hashlib.sha256(before).hexdigest()):
             show(state)
             return
     raise StorageError(f"Cannot write {uri}: others write to it all the time.")
 
 
-def _digest(uri: str) -> str | None:
-    try:
-        return hashlib.sha256(storage.read_bytes(uri)).hexdigest()
-    except StoragePathError:
-        if storage.exists(uri):
-            raise
-        return None
-
-
 def read(ledger: Ledger) -> dict[str, str]:
     """Return the last state, with its message; `running` with none where nothing was written yet."""
+    data = storage.read_if_there(ledger.uri(FILE))
+    if data is None:
+        return {"state": "running", "message": "", "config": "", "file": ""}
     try:
-        value = json.loads(storage.read_bytes(ledger.uri(FILE)))
+        value = json.loads(data)
         if value["schema"] != 1 or value["state"] not in get_args(State):
             raise ValueError(f"schema {value['schema']!r}, state {value['state']!r}")
         return {name: str(value[name]) for name in ("state", "message", "config", "file")}
-    except StoragePathError:
-        if storage.exists(ledger.uri(FILE)):
-            raise
-        return {"state": "running", "message": "", "config": "", "file": ""}
     except (ValueError, KeyError, TypeError) as e:
         uri = ledger.uri(FILE)
         raise LedgerError(f"{uri} is unreadable ({e}). Delete it; the next command writes it again.") from e

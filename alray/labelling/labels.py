@@ -154,8 +154,9 @@ def _read_csv(uri: str) -> pa.Table:
     convert = pa.csv.ConvertOptions(
         column_types={name: pa.string() for name in names}, strings_can_be_null=True, null_values=[""]
     )
+    read = pa.csv.ReadOptions(use_threads=False)  # one that outlives a short command aborts it
     try:
-        found = pa.csv.read_csv(io.BytesIO(data), pa.csv.ReadOptions(use_threads=False), convert_options=convert)
+        found = pa.csv.read_csv(io.BytesIO(data), read, convert_options=convert)
     except (pa.ArrowInvalid, pa.ArrowKeyError) as e:
         raise LabelsError(f"{uri} cannot be read as CSV: {e}. Expected a header `id,label` and one row a label.") from e
     if "id" not in found.column_names:

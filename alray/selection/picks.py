@@ -107,7 +107,7 @@ def _read_csv(uri: str) -> pa.Table:
     text = {"id": pa.string(), "reason": pa.string(), "score": pa.float64()}
     options = pa.csv.ConvertOptions(column_types=text, strings_can_be_null=False)
     parse = pa.csv.ParseOptions(newlines_in_values=True)
-    read = pa.csv.ReadOptions(use_threads=False)
+    read = pa.csv.ReadOptions(use_threads=False)  # one that outlives a short command aborts it
     found = pa.csv.read_csv(io.BytesIO(storage.read_bytes(uri)), read, convert_options=options, parse_options=parse)
     if "id" not in found.column_names:
         return found

@@ -32,13 +32,22 @@ from alray.storage import clients, places
 from alray.storage.clients import configure, environment
 from alray.storage.listing import TEMPORARY, exists, expand, is_folder, list_files, list_folders, size, stamp
 from alray.storage.places import is_relative, is_remote, join, local_path
-from alray.storage.reading import open_input, open_unchanged, read_bytes, read_json, read_parquet, read_text, sha256
+from alray.storage.reading import (
+    open_input,
+    open_unchanged,
+    read_bytes,
+    read_if_there,
+    read_json,
+    read_parquet,
+    read_text,
+    sha256,
+)
 
 __all__ = [
     "TEMPORARY", "configure", "delete", "delete_folder", "environment", "exists", "expand", "is_folder",
     "is_relative", "is_remote", "join", "list_files", "list_folders", "local_path", "open_input", "open_unchanged",
-    "put_once", "read_bytes", "read_json", "read_parquet", "read_text", "replace_if", "sha256", "size", "staged",
-    "stamp", "write_bytes", "write_json", "write_parquet",
+    "put_once", "read_bytes", "read_if_there", "read_json", "read_parquet", "read_text", "replace_if", "sha256", "size",
+    "staged", "stamp", "write_bytes", "write_json", "write_parquet",
 ]  # fmt: skip
 
 LOCK_S = 30

@@ -39,6 +39,14 @@ def read_bytes(uri: str) -> bytes:
             return bytes(file.read())
 
 
+def read_if_there(uri: str) -> bytes | None:
+    """Return the whole content of a file, None where there is none: asking first would leave a moment in between."""
+    try:
+        return read_bytes(uri)
+    except StoragePathError:
+        return read_bytes(uri) if listing.exists(uri) else None  # it has just come, or is no file and fails again
+
+
 @contextmanager
 def open_unchanged(uri: str) -> Iterator[pa.NativeFile]:
     """Open a file for random access in a `with`; raise StorageError at its end if the file was replaced meanwhile."""

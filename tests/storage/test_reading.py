@@ -98,3 +98,13 @@ def test_a_file_that_is_replaced_before_it_is_opened_is_refused(
     monkeypatch.undo()
     with pytest.raises(StorageError, match=f"Cannot read {uri}: odd"), storage.open_unchanged(uri):
         raise OSError("odd")
+
+
+def test_what_is_not_there_is_none_and_a_folder_is_an_error(root: str) -> None:
+    uri = storage.join(root, "folder", "x")
+    assert storage.read_if_there(uri) is None
+    storage.write_bytes(uri, b"1")
+    assert storage.read_if_there(uri) == b"1"
+    if storage.local_path(root) is not None:  # object storage has no folders
+        with pytest.raises(StoragePathError, match="it is a folder"):
+            storage.read_if_there(storage.join(root, "folder"))
